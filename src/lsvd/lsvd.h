@@ -1,0 +1,164 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The object-stream home: a virtual disk as a stream of immutable, numbered objects, in front of
+ * which stands a write log. (Hajkazemi et al., "Beating the I/O Bottleneck: A Case for
+ * Log-Structured Virtual Disks", EuroSys 2022.) docs/SPEC-objects.md has the bytes.
+ *
+ * Life of a volume:
+ *
+ *   lsvd_create()   writes a superblock object, nothing else
+ *   lsvd_open()     looks: superblock, checkpoint, roll forward, log. Takes no right, writes nothing
+ *   lsvd_acquire()  at the first mutation: locks, new attach_epoch, ends the old one, starts the log
+ *   lsvd_drain()    asks that everything acknowledged so far reaches the store
+ *   lsvd_release()  drains, checkpoints, marks both sides clean, gives the right back
+ *   lsvd_close()    frees; without a release before it, it is the same as a crash
+ *
+ * Requests go to the log (lsvd_log(), wlog/wlog.h); what the log does not hold it asks of this
+ * home. Functions are "entered" (base/host.h) unless said otherwise.
+ */
+#ifndef LSVD_LSVD_H
+#define LSVD_LSVD_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/host.h"
+#include "base/uuid.h"
+#include "dev/dev.h"
+#include "store/store.h"
+#include "wlog/wlog.h"
+
+struct lsvd;
+
+struct lsvd_options {
+	struct wlog_options log;
+	uint32_t batch_bytes;          /* an object's data, default 8 MiB */
+	uint64_t batch_age_ns;         /* data is destaged at this age at the latest, default 2 s */
+	uint32_t puts_in_flight;       /* default 4 */
+	uint32_t checkpoint_objects;   /* a checkpoint at every so many objects, default 128 */
+	uint32_t checkpoint_part_bytes; /* a checkpoint object's size at most, default 8 MiB */
+	uint32_t shard_sectors_log2;   /* LBA space of one checkpoint shard; default 2^25 (16 GiB) */
+	uint64_t header_cache_bytes;   /* memory for object headers (checksums), default 64 MiB */
+	uint64_t map_limit_bytes;      /* memory for the map, default 4 GiB */
+	uint64_t retry_min_ns, retry_max_ns; /* back-off after a store error: 100 ms to 5 s */
+	uint64_t home_timeout_ns;      /* P8: after this much failing, reads of the store end with
+					  -EIO and lsvd_drain/release give up; 0: 60 s */
+	bool hold_destage;             /* nothing is destaged until lsvd_set_hold(false) or release */
+};
+
+void lsvd_options_default(struct lsvd_options *opt);
+
+/*
+ * Creates the volume `name` (which is the superblock's key and the prefix of all others).
+ * -EEXIST if there is one. Not entered; synchronous.
+ */
+struct lsvd_create_options {
+	struct uuid uuid;      /* null: a new one */
+	uint64_t size_bytes;   /* a multiple of block_bytes, up to 2^48 sectors */
+	uint32_t block_bytes;  /* unit of atomicity, 512 (default) to 4096 */
+	uint64_t wall_ns;
+};
+
+int lsvd_create(struct store *store, const char *name, const struct lsvd_create_options *opt,
+		struct err *err);
+
+/* What the superblock says. Not entered; synchronous. */
+struct lsvd_info {
+	struct uuid uuid;
+	struct uuid cache_uuid;      /* the bound cache; null: none yet */
+	struct uuid pending_uuid;    /* whoever began to attach last (L2) */
+	uint64_t size_bytes;
+	uint32_t block_bytes;
+	uint64_t attach_epoch, committed_epoch;
+	uint64_t version;            /* the store's, for compare-and-swap */
+	uint64_t created_wall_ns, changed_wall_ns;
+	uint64_t checkpoint_seq[2];  /* newest first; 0: none */
+	uint64_t last_seq, last_lsn; /* as of the last clean close or checkpoint */
+	bool clean;                  /* nothing is in any cache that is not here */
+};
+
+int lsvd_probe(struct store *store, const char *name, struct lsvd_info *ret, struct err *err);
+
+/*
+ * Opens for looking. cache may be NULL: only what the store holds (a prefix, P3). Checks volume
+ * and cache pairwise (P6); with discard_cache a missing, stale or foreign cache is not looked at,
+ * and the cut is reported in ret_cut. Not entered; synchronous.
+ *
+ * -ENOENT no volume; -ENODEV the cache is missing or not formatted but may hold acknowledged
+ * data; -EXDEV the cache belongs to another volume; -ESTALE the cache is an older copy;
+ * -EBADMSG damage. Each with a text that says what to do.
+ */
+struct lsvd_cut {
+	uint64_t lsn;      /* the image holds every write up to here and none after */
+	uint64_t wall_ns;  /* when the newest of them was sealed */
+	uint64_t seq;      /* the last object */
+	uint64_t lost_bytes; /* what the cache still tells that it held beyond; 0: unknown or none */
+};
+
+int lsvd_open(struct host *host, struct store *store, const char *name, struct dev *cache,
+	      bool discard_cache, const struct lsvd_options *opt, struct lsvd **ret,
+	      struct lsvd_cut *ret_cut, struct err *err);
+
+/*
+ * Takes the writer's right. May be called once, before the first mutation, with no request in
+ * flight. -EBUSY when somebody else has it; -EAGAIN when somebody else had it since lsvd_open()
+ * and what we know is old: close and open again. A cache that is not bound yet is bound here,
+ * one that was discarded is formatted. Not entered; synchronous.
+ */
+int lsvd_acquire(struct lsvd *lsvd, struct err *err);
+bool lsvd_acquired(const struct lsvd *lsvd);
+
+struct wlog *lsvd_log(struct lsvd *lsvd);
+void lsvd_tick(struct lsvd *lsvd); /* the log's tick is included */
+void lsvd_set_hold(struct lsvd *lsvd, bool hold);
+
+/*
+ * Asks that everything acknowledged before this call reaches the store; done(arg, error) comes
+ * entered-free when it has, or when home_timeout_ns of nothing but errors has passed.
+ */
+struct lsvd_drain {
+	struct list_head link;
+	uint64_t lsn;
+	uint64_t deadline_ns;
+	void (*done)(struct lsvd_drain *drain, int error);
+};
+
+void lsvd_drain(struct lsvd *lsvd, struct lsvd_drain *drain);
+
+/* Asks for a checkpoint; the same way. */
+void lsvd_checkpoint(struct lsvd *lsvd, struct lsvd_drain *drain);
+
+/*
+ * Drain and checkpoint have to be through (the caller asks for them and waits), no request is
+ * pending. Marks the log and the superblock clean and gives up the locks. On an error the volume
+ * is left as after a crash: nothing is lost. Not entered; synchronous.
+ */
+int lsvd_release(struct lsvd *lsvd, struct err *err);
+
+/* Nothing of ours may be in flight any more: lsvd_idle() says so. Not entered. */
+bool lsvd_idle(const struct lsvd *lsvd);
+void lsvd_close(struct lsvd *lsvd);
+
+struct lsvd_status {
+	struct lsvd_info info;
+	struct wlog_status log;
+	bool acquired, hold;
+	uint64_t objects, total_sectors, live_sectors;
+	uint64_t map_extents, map_bytes, header_cache_bytes;
+	uint64_t next_seq, durable_seq, durable_lsn;
+	uint64_t puts_in_flight, put_retries, put_bytes, checkpoint_bytes, checkpoints;
+	uint64_t batched_bytes, coalesced_bytes; /* taken from the log; of these overwritten in batch */
+	uint64_t oldest_undestaged_ns;
+	int home_error; /* the error that the store is failing with now, or 0 */
+};
+
+void lsvd_status(struct lsvd *lsvd, struct lsvd_status *ret);
+
+/*
+ * Extents that hold data, of log and home together: for NBD's block status. Returns the end of the
+ * run that begins at lba and whether it is data or a hole.
+ */
+uint64_t lsvd_extent(struct lsvd *lsvd, uint64_t lba, uint64_t end, bool *ret_data);
+
+#endif

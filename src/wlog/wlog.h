@@ -1,0 +1,265 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The write log: a volume's writes go into a buffer, the buffer is sealed into a checksummed
+ * segment, segments go one after the other to the cache device, and the home takes them from
+ * there. docs/DESIGN.md has the rules L1 to L12, docs/SPEC-log.md the bytes.
+ *
+ * The log is an engine (base/host.h): every function is to be called entered unless its comment
+ * says otherwise, and takes block requests (dev/dev.h) with 512-byte sectors as unit.
+ *
+ * Who acknowledges what:
+ *   WRITE, ZERO, DISCARD   done when published: visible to reads, in memory only
+ *   the same with fua      done when durable on the cache device
+ *   FLUSH                  done when everything acknowledged before it was submitted is durable
+ */
+#ifndef WLOG_WLOG_H
+#define WLOG_WLOG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/host.h"
+#include "base/uuid.h"
+#include "dev/dev.h"
+
+struct wlog;
+struct wlog_seg;
+struct wlog_home;
+struct wlog_piece;
+struct wlog_read;
+
+/* The largest write that is atomic; a record chain of this size must fit into the log. */
+#define WLOG_MAX_IO_BYTES (32u << 20)
+
+struct wlog_options {
+	uint32_t segment_bytes;      /* data in a segment at most; 4 KiB to 8 MiB; default 1 MiB */
+	uint32_t buffers;            /* segment buffers in memory, 4 at least; default 64 */
+	uint32_t barrier_deadline_us; /* L8: how long a barrier may gather company; 0: not at all */
+	uint32_t writes_in_flight;   /* segment writes at the device at once; default 8 */
+	uint64_t full_timeout_ns;    /* P8: how long a write waits for space; 0: for ever */
+};
+
+void wlog_options_default(struct wlog_options *opt);
+
+/* Who a log belongs to (P6). Written into its superblock, compared at open. */
+struct wlog_identity {
+	struct uuid log_uuid;    /* this cache device, new at each format */
+	struct uuid volume_uuid; /* the volume and its home; null: not bound yet */
+	uint64_t attach_epoch;   /* the last ownership of the volume that this log has seen */
+};
+
+/*
+ * What sits below the log. The log calls these entered; the home must not call back into the log
+ * from inside them (it sets a flag or defers work).
+ */
+struct wlog_home_ops {
+	/*
+	 * Reads piece->sectors at piece->lba into piece->buf, and calls wlog_piece_done() (not
+	 * entered) once, never from inside. The data is what the home's map names at this moment.
+	 */
+	void (*read)(struct wlog_home *home, struct wlog_piece *piece);
+	/*
+	 * More has become durable, or the log wants space: take what wlog_next_durable() offers.
+	 * urgent: writers are waiting for space, do not hold anything back to fill a batch.
+	 */
+	void (*destage)(struct wlog_home *home, bool urgent);
+};
+
+struct wlog_home {
+	const struct wlog_home_ops *ops;
+	uint64_t sectors; /* size of the volume */
+};
+
+/* A part of a read that the log does not hold. */
+struct wlog_piece {
+	uint64_t lba;
+	uint32_t sectors;
+	void *buf;
+	int result;
+	struct wlog_read *read; /* the log's */
+	void *priv[4];          /* the home's */
+};
+
+void wlog_piece_done(struct wlog_piece *piece, int result); /* not entered */
+
+/* ---- life --------------------------------------------------------------------------------- */
+
+/* How a device is laid out as a log. */
+struct wlog_format_options {
+	struct wlog_identity id; /* log_uuid null: a new one is made */
+	uint64_t first_lsn;      /* 0: random (L1) */
+	uint64_t random;         /* a random number for it */
+	bool force;              /* also when the device holds a log already */
+};
+
+/*
+ * Writes both superblocks. Refuses (-EEXIST) a device that carries a log unless force, with a
+ * text that names what is there. Not entered; synchronous.
+ */
+int wlog_format(struct dev *dev, const struct wlog_format_options *opt, struct wlog_identity *ret,
+		struct err *err);
+
+/* What the superblocks say, without reading the log. Not entered; synchronous. */
+struct wlog_info {
+	struct wlog_identity id;
+	uint64_t log_epoch;
+	uint64_t sb_seq; /* changes with every superblock write: for "has anybody been here?" */
+	uint64_t size_bytes, ring_bytes;
+	uint64_t tail_lsn, watermark_lsn, destaged_lsn;
+	uint64_t bytes_written; /* to the device, over its life */
+	uint64_t sealed_wall_ns;
+	bool clean;
+};
+
+int wlog_probe(struct dev *dev, struct wlog_info *ret, struct err *err);
+
+/*
+ * Opens a log for looking: reads the superblocks, walks the chain, verifies what may be torn and
+ * builds the index. Writes nothing. destaged_lsn is what the home holds already: records up to it
+ * are skipped (the larger of this and the superblock's counts). Not entered; synchronous.
+ *
+ * -EBADMSG when the log is damaged below its watermark, -ENOENT when there is no log here.
+ */
+int wlog_open(struct host *host, struct dev *dev, struct wlog_home *home,
+	      const struct wlog_options *opt, uint64_t destaged_lsn, struct wlog **ret,
+	      struct err *err);
+
+/*
+ * Takes the log for writing after wlog_open: flushes the device (L5), raises log_epoch, writes the
+ * superblock with the cut behind which nothing old counts. lsn_floor: the highest LSN that the
+ * home knows (L1). Not entered; synchronous. After a failure only wlog_close() is allowed.
+ */
+int wlog_start(struct wlog *log, const struct wlog_identity *id, uint64_t lsn_floor,
+	       struct err *err);
+
+/*
+ * Seals, flushes and, when everything is destaged, marks the log clean. Synchronous; not entered;
+ * no request may be pending and no piece of the home's work in flight.
+ */
+int wlog_stop(struct wlog *log, struct err *err);
+void wlog_close(struct wlog *log); /* frees; writes nothing */
+
+const struct wlog_identity *wlog_identity(const struct wlog *log);
+uint64_t wlog_last_lsn(const struct wlog *log);    /* the highest LSN given out or found */
+uint64_t wlog_durable_lsn(const struct wlog *log); /* everything through it survives a crash */
+
+/* ---- requests ----------------------------------------------------------------------------- */
+
+/*
+ * A WRITE, ZERO or DISCARD in three steps. The simulator cuts between them.
+ *
+ * wlog_reserve returns 1 when the request has its LSN and its room: the caller leaves, calls
+ * wlog_fill() and then wlog_publish(). It returns 0 when the request has been queued for lack of
+ * space: it will turn up in host->fills, for whoever leaves, to be filled and published the same
+ * way. A negative errno: refused, the caller still owns it (-EIO: the log has failed, -EINVAL,
+ * -ENOMEM).
+ */
+int wlog_reserve(struct wlog *log, struct dev_req *req);
+void wlog_fill(struct wlog *log, struct dev_req *req); /* not entered: copies and checksums */
+void wlog_publish(struct wlog *log, struct dev_req *req);
+
+/* Queues a FLUSH; it is done through host->ready. */
+void wlog_flush(struct wlog *log, struct dev_req *req);
+
+/*
+ * A READ in two steps: begin looks everything up and starts what needs a device; copy, not
+ * entered, takes what is in memory. The request is done through host->ready when every part is.
+ */
+void wlog_read_begin(struct wlog *log, struct dev_req *req);
+void wlog_read_copy(struct wlog *log, struct dev_req *req); /* not entered */
+
+/* Deadlines and timeouts; what host_wake_at() asked for. */
+void wlog_tick(struct wlog *log);
+
+/*
+ * Seals what is open and makes it durable without a waiter: the destager's wish when data has
+ * grown old, and the user's when he asks for a drain.
+ */
+void wlog_seal(struct wlog *log);
+
+/* ---- what the home takes -------------------------------------------------------------------- */
+
+/*
+ * The first durable segment after the one numbered `after` (0: from the tail), or NULL. Only
+ * segments that are durable are offered (L7), in order.
+ */
+struct wlog_seg *wlog_next_durable(struct wlog *log, uint64_t after);
+
+/* A pinned segment keeps its place on the device and, once loaded, its data in memory. */
+void wlog_seg_pin(struct wlog *log, struct wlog_seg *seg);
+void wlog_seg_unpin(struct wlog *log, struct wlog_seg *seg);
+
+struct wlog_seg_view {
+	uint64_t number;
+	uint64_t first_lsn, last_lsn;
+	uint64_t wall_ns;      /* when it was sealed */
+	uint32_t records;
+	uint32_t data_sectors;
+	bool ends_whole;       /* the last record ends a write: a batch may be cut here */
+	const void *data;      /* NULL: not in memory, see wlog_seg_load() */
+};
+
+void wlog_seg_view(const struct wlog_seg *seg, struct wlog_seg_view *ret);
+
+enum wlog_rec_type {
+	WLOG_DATA = 1,
+	WLOG_ZERO = 2,
+	WLOG_DISCARD = 3,
+};
+
+struct wlog_rec {
+	uint64_t lsn;
+	uint64_t lba;
+	uint32_t sectors;
+	enum wlog_rec_type type;
+	bool continues;        /* the next record belongs to the same write */
+	bool skip;             /* the home holds it already (found so at recovery) */
+	uint32_t data_sector;  /* DATA: where in the segment's data */
+	uint32_t first_crc;    /* DATA: index of the CRC32C of its first 4 KiB */
+};
+
+/* Records and checksums of a pinned segment; allowed when not entered. */
+void wlog_seg_rec(const struct wlog_seg *seg, uint32_t index, struct wlog_rec *ret);
+uint32_t wlog_seg_crc(const struct wlog_seg *seg, uint32_t index);
+
+/*
+ * Reads the data of a pinned segment from the device into buf (data_sectors long, 4 KiB aligned,
+ * length rounded up to 4 KiB). Fills req and submits it; the caller sets req->done. The checksums
+ * are not verified here.
+ */
+void wlog_seg_load(struct wlog *log, struct wlog_seg *seg, struct dev_req *req, void *buf);
+
+/*
+ * The home holds, durably, everything up to and including the segment, and reads of it find it
+ * there. The log forgets the segment's entries, and frees its space by and by (L6).
+ */
+void wlog_destaged(struct wlog *log, uint64_t number);
+
+/*
+ * The run of equal state that begins at lba, up to end: WLOG_DATA, WLOG_ZERO (ZERO and DISCARD)
+ * or 0 (the log does not hold it). Returns its end.
+ */
+uint64_t wlog_extent(struct wlog *log, uint64_t lba, uint64_t end, int *ret_type);
+
+/* ---- looking ------------------------------------------------------------------------------ */
+
+struct wlog_status {
+	struct wlog_identity id;
+	uint64_t log_epoch;
+	uint64_t ring_bytes, used_bytes;
+	uint64_t segments, buffers, buffers_dirty;
+	uint64_t next_lsn, published_lsn, durable_lsn, destaged_lsn;
+	uint64_t map_extents, map_bytes;
+	uint64_t user_bytes;      /* accepted by writes since open */
+	uint64_t device_bytes;    /* written to the cache device since open */
+	uint64_t device_bytes_life;
+	uint64_t seals, seals_partial, flushes, barriers, deadline_overruns;
+	uint64_t waiting;         /* requests queued for space */
+	uint64_t read_hits_memory, read_hits_device, read_misses; /* sectors */
+	int failed;               /* 0, or the errno that stopped the log */
+};
+
+void wlog_status(const struct wlog *log, struct wlog_status *ret);
+
+#endif
