@@ -5,8 +5,8 @@
  * A bitmap of n bits takes BITMAP_WORDS(n) words.  Bits at or beyond n may hold anything: every
  * function that takes the size ignores them.  Not thread safe.
  */
-#ifndef VARVE_BASE_BITMAP_H
-#define VARVE_BASE_BITMAP_H
+#ifndef BASE_BITMAP_H
+#define BASE_BITMAP_H
 
 #include <stdbool.h>
 #include <stdint.h>

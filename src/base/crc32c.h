@@ -7,8 +7,8 @@
  *	crc32c(0, "123456789", 9) == 0xE3069283
  * Safe on any thread.
  */
-#ifndef VARVE_BASE_CRC32C_H
-#define VARVE_BASE_CRC32C_H
+#ifndef BASE_CRC32C_H
+#define BASE_CRC32C_H
 
 #include <stddef.h>
 #include <stdint.h>

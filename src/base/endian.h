@@ -9,8 +9,8 @@
  *	uint32_t magic = le32_get(h->magic);
  *	h->lba = le48_make(lba);
  */
-#ifndef VARVE_BASE_ENDIAN_H
-#define VARVE_BASE_ENDIAN_H
+#ifndef BASE_ENDIAN_H
+#define BASE_ENDIAN_H
 
 #include <assert.h>
 #include <stdint.h>

@@ -15,8 +15,8 @@
  * there, as they are nearer to the cause, and returns the code it was given.  A caller that
  * recovers from an error and goes on calls err_clear.  A record belongs to one thread at a time.
  */
-#ifndef VARVE_BASE_ERR_H
-#define VARVE_BASE_ERR_H
+#ifndef BASE_ERR_H
+#define BASE_ERR_H
 
 #include <stdarg.h>
 

@@ -12,8 +12,8 @@
  * that fails leaves the map as it was (only -ENOMEM and -EINVAL happen, both before the first
  * change and before the first callback).  Memory is kept for reuse until extmap_clear.
  */
-#ifndef VARVE_BASE_EXTMAP_H
-#define VARVE_BASE_EXTMAP_H
+#ifndef BASE_EXTMAP_H
+#define BASE_EXTMAP_H
 
 #include <stdbool.h>
 #include <stddef.h>

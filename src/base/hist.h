@@ -6,8 +6,8 @@
  * have a bucket each, values from 2^HIST_TOP_BITS on share the last one.  Not thread safe: one
  * histogram for each thread, merged to report.
  */
-#ifndef VARVE_BASE_HIST_H
-#define VARVE_BASE_HIST_H
+#ifndef BASE_HIST_H
+#define BASE_HIST_H
 
 #include <stdint.h>
 

@@ -10,8 +10,8 @@
  * Any thread may log.  The sink runs under the log's lock: it is never called twice at once, must
  * not log, and should not block for long.
  */
-#ifndef VARVE_BASE_LOG_H
-#define VARVE_BASE_LOG_H
+#ifndef BASE_LOG_H
+#define BASE_LOG_H
 
 #include <stdatomic.h>
 #include <stdbool.h>

@@ -4,8 +4,8 @@
  * by splitmix64).  The same seed gives the same numbers on every machine, for ever: a printed
  * seed reproduces a failure.  Not for secrets.  One generator belongs to one thread.
  */
-#ifndef VARVE_BASE_RNG_H
-#define VARVE_BASE_RNG_H
+#ifndef BASE_RNG_H
+#define BASE_RNG_H
 
 #include <assert.h>
 #include <stdbool.h>

@@ -14,8 +14,8 @@
  * No sign, no space inside or around, nothing behind.  Parsers return 0, -EINVAL for what is not
  * such a text, -ERANGE for what does not fit 64 bits; *ret is untouched on failure.
  */
-#ifndef VARVE_BASE_SIZE_H
-#define VARVE_BASE_SIZE_H
+#ifndef BASE_SIZE_H
+#define BASE_SIZE_H
 
 #include <stdint.h>
 

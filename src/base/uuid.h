@@ -4,8 +4,8 @@
  *
  * The names stay clear of libuuid's, which uuid.c uses.
  */
-#ifndef VARVE_BASE_UUID_H
-#define VARVE_BASE_UUID_H
+#ifndef BASE_UUID_H
+#define BASE_UUID_H
 
 #include <stdbool.h>
 #include <stdint.h>
