@@ -33,7 +33,8 @@ static inline bool list_empty(const struct list_head *l)
 	return l->next == l;
 }
 
-static inline void list_insert_between(struct list_head *n, struct list_head *prev, struct list_head *next)
+static inline void list_insert_between(struct list_head *n, struct list_head *prev,
+				       struct list_head *next)
 {
 	n->prev = prev;
 	n->next = next;
