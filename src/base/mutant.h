@@ -16,18 +16,14 @@
 
 #include <stdbool.h>
 
-#ifdef VARVE_MUTANTS
-
-/* Any thread; the environment is read once. */
+/* Any thread; the environment is read once. Exists only in a build with mutants. */
 bool mutant_is_removed(const char *name);
 
+#ifdef VARVE_MUTANTS
 #define VARVE_STEP(name) (!mutant_is_removed("" name))
-
 #else
-
 /* Constant, and yet a name that is no string literal does not compile. */
 #define VARVE_STEP(name) (sizeof("" name) > 0)
-
 #endif
 
 #endif
