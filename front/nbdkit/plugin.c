@@ -110,7 +110,8 @@ static int varve_nbd_config(const char *key, const char *value)
 		options.result = nbdkit_absolute_path(value);
 		return options.result ? 0 : -1;
 	}
-	nbdkit_error("unknown parameter %s; for a volume's setting write set=%s=%s", key, key, value);
+	nbdkit_error("unknown parameter %s; for a volume's setting write set=%s=%s", key, key,
+		     value);
 	return -1;
 }
 
@@ -206,7 +207,8 @@ static void *varve_nbd_open(int readonly)
 		return NULL;
 	e = export_find(name);
 	if (!e)
-		nbdkit_error("no export named \"%s\" here; \"nbdinfo --list\" shows the names", name);
+		nbdkit_error("no export named \"%s\" here; \"nbdinfo --list\" shows the names",
+			     name);
 	return e;
 }
 
