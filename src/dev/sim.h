@@ -64,11 +64,12 @@ int sim_dev_open(struct sim_disk *disk, struct dev **ret);
 /*
  * A power cut, as this disk sees it. Its contents become what keep says; devices opened before
  * are dead and never complete anything again, except as base/sim_world.h says for poll(wait).
+ * Fails with -ENOMEM only, and then has changed nothing.
  */
-void sim_disk_crash(struct sim_disk *disk, struct sim_keep keep);
+int sim_disk_crash(struct sim_disk *disk, struct sim_keep keep);
 
 /* The same with a seed drawn from rng: SIM_KEEP_RANDOM. */
-void sim_dev_crash(struct sim_disk *disk, struct rng *rng);
+int sim_dev_crash(struct sim_disk *disk, struct rng *rng);
 
 /*
  * Makes dst, a disk of the same size and usually of another world, what src would be after a
@@ -103,6 +104,6 @@ const void *sim_disk_durable(const struct sim_disk *disk);
 void sim_disk_poke(struct sim_disk *disk, uint64_t off_bytes, const void *buf, size_t len_bytes);
 
 /* When the next request of the device is due; UINT64_MAX when none is in flight. */
-uint64_t sim_dev_next_due_ns(const struct dev *dev);
+uint64_t sim_dev_next_due_ns(struct dev *dev);
 
 #endif
