@@ -53,7 +53,7 @@ struct loop_io {
 	bool sync;
 	int fd;
 	int iovcnt;
-	const struct iovec *iov; /* READ, WRITE: sums to len_bytes or more */
+	const struct iovec *iov; /* READ, WRITE: sums to len_bytes */
 	uint64_t off_bytes;
 	uint64_t len_bytes; /* READ, WRITE: not 0 */
 	int result;
