@@ -138,7 +138,12 @@ int wlog_start(struct wlog *log, const struct wlog_identity *id, uint64_t lsn_fl
  * no request may be pending and no piece of the home's work in flight.
  */
 int wlog_stop(struct wlog *log, struct err *err);
+/* Nothing of the log's own is in flight or deferred: it may be closed. */
+bool wlog_idle(const struct wlog *log);
 void wlog_close(struct wlog *log); /* frees; writes nothing */
+
+/* The longest write that stays whole in a crash; longer ones are refused with -EINVAL. */
+uint32_t wlog_max_io_bytes(const struct wlog *log);
 
 const struct wlog_identity *wlog_identity(const struct wlog *log);
 uint64_t wlog_last_lsn(const struct wlog *log);    /* the highest LSN given out or found */

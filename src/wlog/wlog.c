@@ -1,0 +1,479 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The life of a log: format, open for looking, start for writing, stop, close; what the home takes
+ * from it; status. wlog_impl.h says which file does what.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/mutant.h"
+#include "wlog/wlog_impl.h"
+
+#define SEGMENT_MIN_BYTES WLOG_BLOCK
+#define SEGMENT_MAX_BYTES (8u << 20)
+#define BUFFERS_MIN 4u
+/* A ring holds at least this many of the largest segments. */
+#define RING_SEGMENTS 8u
+#define RECORDS_MIN 64u
+/*
+ * Recovery skips so many LSNs: a torn segment may have used some that can no longer be read. A
+ * segment holds far fewer records, and EVIDENCE_BYTES of 8 KiB segments fewer segments.
+ */
+#define LSN_SKIP (UINT64_C(1) << 20)
+
+void wlog_options_default(struct wlog_options *opt)
+{
+	*opt = (struct wlog_options){
+		.segment_bytes = 1u << 20,
+		.buffers = 64,
+		.barrier_deadline_us = 0,
+		.writes_in_flight = 8,
+		.full_timeout_ns = 0,
+	};
+}
+
+void log_complete(struct wlog *log, struct dev_req *req, int result)
+{
+	req->result = result;
+	list_add_tail(&req->link, &log->host->ready);
+}
+
+/* Ends writing for good: the device can no longer be relied on. Reads go on. */
+void log_fail(struct wlog *log, int error, const char *what)
+{
+	if (log->failed)
+		return;
+	log->failed = error;
+	log_error("log: %s failed: %s; the volume takes no more writes until it is opened again",
+		  what, strerror(-error));
+}
+
+/* The longest piece of the request's memory at off_bytes, len_bytes at most. */
+size_t iov_gather(const struct dev_req *req, uint64_t off_bytes, size_t len_bytes,
+		  const void **ret)
+{
+	const struct iovec *iov = req->iov;
+
+	while (off_bytes >= iov->iov_len) {
+		off_bytes -= iov->iov_len;
+		iov++;
+	}
+	*ret = (const char *)iov->iov_base + off_bytes;
+	return len_bytes < iov->iov_len - off_bytes ? len_bytes : iov->iov_len - off_bytes;
+}
+
+int wlog_format(struct dev *dev, const struct wlog_format_options *opt, struct wlog_identity *ret,
+		struct err *err)
+{
+	struct wlog log = { .dev = dev, .id = opt->id, .log_epoch = 1, .cut_seg = 1 };
+	struct wlog_sb old;
+	uint32_t slot = 0;
+	int rc;
+
+	if (dev->size_bytes < WLOG_RING_OFF + (64u << 10))
+		return err_set(err, -EINVAL, "a cache needs at least %u bytes, this has %llu",
+			       WLOG_RING_OFF + (64u << 10), (unsigned long long)dev->size_bytes);
+	rc = sb_read(dev, &old, &slot, NULL);
+	if (rc == 0 && !opt->force)
+		return err_set(err, -EEXIST,
+			       "the device holds a log already%s; formatting it would lose that",
+			       le32_get(old.state) & WLOG_STATE_CLEAN ? "" : ", which is in use");
+	if (rc && rc != -ENOENT && rc != -EBADMSG && rc != -ENOTSUP)
+		return err_set(err, rc, "cannot read the device");
+	if (rc && rc != -ENOENT && !opt->force)
+		return err_set(err, -EEXIST, "the device holds a damaged or newer log");
+	if (uuid_is_zero(&log.id.log_uuid))
+		log.id.log_uuid = uuid_new();
+	log.sb_seq = rc ? 0 : le64_get(old.sb_seq);
+	log.sb_slot = slot;
+	log.device_bytes = dev->size_bytes;
+	log.ring_off = WLOG_RING_OFF;
+	log.ring_bytes = (dev->size_bytes - WLOG_RING_OFF) / WLOG_BLOCK * WLOG_BLOCK;
+	/* A random start: what an earlier log left behind can never continue this one (L1). */
+	log.next_lsn = opt->first_lsn ? opt->first_lsn : (opt->random & 0xffffffffffu) + 1;
+	log.tail = (struct tail){ 1, 0, log.next_lsn - 1, (uint32_t)(opt->random >> 32) };
+	log.durable_lsn = log.destaged_lsn = log.next_lsn - 1;
+	if (posix_memalign((void **)&log.sb_mem, WLOG_BLOCK, WLOG_BLOCK))
+		return -ENOMEM;
+	rc = sb_write_sync(&log, true, true, err);
+	free(log.sb_mem);
+	if (!rc && ret)
+		*ret = log.id;
+	return rc;
+}
+
+int wlog_probe(struct dev *dev, struct wlog_info *ret, struct err *err)
+{
+	struct wlog_sb sb;
+	uint32_t slot;
+	const int rc = sb_read(dev, &sb, &slot, err);
+
+	if (rc)
+		return rc;
+	memset(ret, 0, sizeof(*ret));
+	memcpy(ret->id.log_uuid.b, sb.log_uuid, sizeof(sb.log_uuid));
+	memcpy(ret->id.volume_uuid.b, sb.volume_uuid, sizeof(sb.volume_uuid));
+	ret->id.attach_epoch = le64_get(sb.attach_epoch);
+	ret->log_epoch = le64_get(sb.log_epoch);
+	ret->sb_seq = le64_get(sb.sb_seq);
+	ret->size_bytes = le64_get(sb.device_bytes);
+	ret->ring_bytes = le64_get(sb.ring_bytes);
+	ret->tail_lsn = le64_get(sb.tail_lsn);
+	ret->watermark_lsn = le64_get(sb.watermark_lsn);
+	ret->destaged_lsn = le64_get(sb.destaged_lsn);
+	ret->bytes_written = le64_get(sb.life_bytes);
+	ret->sealed_wall_ns = le64_get(sb.wall_ns);
+	ret->clean = le32_get(sb.state) & WLOG_STATE_CLEAN;
+	return 0;
+}
+
+static uint64_t total_max(uint32_t segment_bytes, uint32_t *ret_records)
+{
+	uint32_t records = segment_bytes / DEV_SECTOR_BYTES;
+
+	if (records < RECORDS_MIN)
+		records = RECORDS_MIN;
+	*ret_records = records;
+	return (uint64_t)segment_bytes + header_bytes_for(records, records);
+}
+
+/* Segments as long as asked, but so that the ring holds RING_SEGMENTS of them. */
+static void set_limits(struct wlog *log)
+{
+	uint32_t bytes = log->opt.segment_bytes / WLOG_BLOCK * WLOG_BLOCK;
+	uint64_t max_io;
+
+	if (bytes < SEGMENT_MIN_BYTES)
+		bytes = SEGMENT_MIN_BYTES;
+	if (bytes > SEGMENT_MAX_BYTES)
+		bytes = SEGMENT_MAX_BYTES;
+	while (bytes > SEGMENT_MIN_BYTES &&
+	       total_max(bytes, &log->rec_max) * RING_SEGMENTS > log->ring_bytes)
+		bytes = bytes / 2 / WLOG_BLOCK * WLOG_BLOCK;
+	log->opt.segment_bytes = bytes;
+	log->max_total_bytes = total_max(bytes, &log->rec_max);
+	if (log->opt.buffers < BUFFERS_MIN)
+		log->opt.buffers = BUFFERS_MIN;
+	if (!log->opt.writes_in_flight)
+		log->opt.writes_in_flight = 1;
+	max_io = log->ring_bytes / 4 < WLOG_MAX_IO_BYTES ? log->ring_bytes / 4 : WLOG_MAX_IO_BYTES;
+	log->max_io_sectors = (uint32_t)(max_io / WLOG_BLOCK * WLOG_BLOCK / DEV_SECTOR_BYTES);
+}
+
+uint32_t wlog_max_io_bytes(const struct wlog *log)
+{
+	return log->max_io_sectors * DEV_SECTOR_BYTES;
+}
+
+static struct wlog *log_new(struct host *host, struct dev *dev, struct wlog_home *home,
+			    const struct wlog_options *opt)
+{
+	struct wlog *log = calloc(1, sizeof(*log));
+
+	if (!log)
+		return NULL;
+	log->host = host;
+	log->dev = dev;
+	log->home = home;
+	log->opt = *opt;
+	extmap_init(&log->map, NULL, 0);
+	list_init(&log->publishing);
+	list_init(&log->waiting);
+	list_init(&log->waiting_free);
+	list_init(&log->barriers);
+	list_init(&log->bufs_free);
+	list_init(&log->bufs_used);
+	log->forget_work.run = space_forget_run;
+	return log;
+}
+
+static int bufs_new(struct wlog *log)
+{
+	log->bufs = calloc(log->opt.buffers, sizeof(*log->bufs));
+	if (!log->bufs || posix_memalign((void **)&log->sb_mem, WLOG_BLOCK, WLOG_BLOCK))
+		return -ENOMEM;
+	for (uint32_t i = 0; i < log->opt.buffers; i++) {
+		list_init(&log->bufs[i].segs);
+		list_add_tail(&log->bufs[i].link, &log->bufs_free);
+	}
+	return 0;
+}
+
+int wlog_open(struct host *host, struct dev *dev, struct wlog_home *home,
+	      const struct wlog_options *opt, uint64_t destaged_lsn, struct wlog **ret,
+	      struct err *err)
+{
+	struct wlog *log;
+	struct wlog_sb sb;
+	uint32_t slot;
+	int rc = sb_read(dev, &sb, &slot, err);
+
+	if (rc)
+		return rc;
+	log = log_new(host, dev, home, opt);
+	if (!log)
+		return -ENOMEM;
+	sb_load(log, &sb, slot);
+	set_limits(log);
+	if (destaged_lsn > log->destaged_lsn)
+		log->destaged_lsn = destaged_lsn;
+	rc = bufs_new(log);
+	if (!rc)
+		rc = replay(log, &sb, err);
+	if (rc) {
+		wlog_close(log);
+		return rc;
+	}
+	*ret = log;
+	return 0;
+}
+
+int wlog_start(struct wlog *log, const struct wlog_identity *id, uint64_t lsn_floor,
+	       struct err *err)
+{
+	int rc = 0;
+
+	assert(!log->started);
+	/* L5: what was read may still be volatile; it must not vanish after it was served. */
+	if (VARVE_STEP("wlog.start_flush"))
+		rc = dev_flush(log->dev);
+	if (rc)
+		return err_set(err, rc, "cannot flush the cache device");
+	if (lsn_floor >= log->next_lsn)
+		log->next_lsn = lsn_floor + 1;
+	log->next_lsn += LSN_SKIP;
+	log->id = *id;
+	if (VARVE_STEP("wlog.epoch_bump"))
+		log->log_epoch++;
+	log->cut_seg = log->next_seg;
+	/* From here on nothing that lies behind the cut can come back (L4). */
+	if (VARVE_STEP("wlog.start_superblock"))
+		rc = sb_write_sync(log, false, false, err);
+	if (rc)
+		return rc;
+	host_enter(log->host);
+	log->started = true;
+	space_advance(log);
+	if (log->durable_seg > log->destaged_seg)
+		log->home->ops->destage(log->home, false);
+	host_leave(log->host);
+	return 0;
+}
+
+bool wlog_idle(const struct wlog *log)
+{
+	return !log->writes_in_flight && !log->flushing && !log->sb_writing && !log->forgetting &&
+	       !log->reads && list_empty(&log->publishing);
+}
+
+/* Seals and waits until all is durable and nothing is in flight. */
+static int settle(struct wlog *log)
+{
+	host_enter(log->host);
+	wlog_seal(log);
+	host_leave(log->host);
+	for (;;) {
+		bool busy;
+
+		host_enter(log->host);
+		busy = log->sb_writing || log->flushing || log->writes_in_flight ||
+		       (!log->failed && log->durable_seg < log->closed_seg);
+		host_leave(log->host);
+		if (!busy)
+			return log->failed;
+		if (!dev_help(log->dev))
+			dev_poll(log->dev, true);
+	}
+}
+
+int wlog_stop(struct wlog *log, struct err *err)
+{
+	int rc;
+
+	if (!log->started)
+		return 0;
+	rc = settle(log);
+	if (rc)
+		return err_set(err, rc, "the log failed while it was open");
+	host_enter(log->host);
+	log->started = false;
+	/* Everything is destaged: nothing refers to the ring any more, but for the pins of reads. */
+	if (log->destaged_seg == log->durable_seg && log->forgotten_seg == log->destaged_seg) {
+		space_tail_at(log, log->next_seg, &log->tail);
+		space_drop_tail(log, log->next_seg);
+	}
+	host_leave(log->host);
+	/* Both slots: a clean log survives the rot of either. */
+	return sb_write_sync(log, true, true, err);
+}
+
+void wlog_close(struct wlog *log)
+{
+	if (!log)
+		return;
+	for (uint64_t n = log->tail_seg; n < log->next_seg; n++)
+		seg_free(seg_get(log, n));
+	for (uint32_t i = 0; log->bufs && i < log->opt.buffers; i++)
+		free(log->bufs[i].mem);
+	extmap_destroy(&log->map);
+	free(log->bufs);
+	free(log->segs);
+	free(log->sb_mem);
+	free(log);
+}
+
+const struct wlog_identity *wlog_identity(const struct wlog *log)
+{
+	return &log->id;
+}
+
+uint64_t wlog_last_lsn(const struct wlog *log)
+{
+	return log->next_lsn - 1;
+}
+
+uint64_t wlog_durable_lsn(const struct wlog *log)
+{
+	return log->durable_lsn;
+}
+
+void wlog_tick(struct wlog *log)
+{
+	const uint64_t now_ns = host_now_ns(log->host);
+
+	if (!log->started)
+		return;
+	write_tick(log, now_ns);
+	space_forget(log);
+	commit_advance(log);
+}
+
+/* ---- what the home takes */
+
+struct wlog_seg *wlog_next_durable(struct wlog *log, uint64_t after)
+{
+	const uint64_t upto = VARVE_STEP("wlog.write_ahead") ? log->durable_seg : log->sealed_seg;
+
+	if (after < log->destaged_seg)
+		after = log->destaged_seg;
+	return after < upto ? seg_get(log, after + 1) : NULL;
+}
+
+/*
+ * The home may keep half of the buffers; beyond that it gets the place on the device only, so that
+ * a home that does not answer cannot take the memory that writers need.
+ */
+void wlog_seg_pin(struct wlog *log, struct wlog_seg *seg)
+{
+	seg->pins++;
+	if (seg->buf && (seg->buf->home_pins || log->bufs_home < log->opt.buffers / 2))
+		seg_mem_pin(log, seg, true);
+}
+
+void wlog_seg_unpin(struct wlog *log, struct wlog_seg *seg)
+{
+	assert(seg->pins);
+	if (seg->home_mem_pins)
+		seg_mem_unpin(log, seg, true);
+	seg->pins--;
+	write_retry(log);
+}
+
+void wlog_seg_view(const struct wlog_seg *seg, struct wlog_seg_view *ret)
+{
+	const struct wlog_rec_disk *last = &seg->recs[seg->records - 1];
+
+	ret->number = seg->number;
+	ret->first_lsn = seg->first_lsn;
+	ret->last_lsn = seg->last_lsn;
+	ret->wall_ns = seg->wall_ns;
+	ret->records = seg->records;
+	ret->data_sectors = seg->data_sectors;
+	ret->ends_whole = !(last->flags & WLOG_REC_CONTINUES) || (last->flags & WLOG_REC_VOID);
+	ret->data = seg->home_mem_pins ? seg_data(seg) : NULL;
+}
+
+void wlog_seg_rec(const struct wlog_seg *seg, uint32_t index, struct wlog_rec *ret)
+{
+	const struct wlog_rec_disk *rec = &seg->recs[index];
+
+	assert(index < seg->records);
+	ret->lsn = seg->first_lsn + le32_get(rec->lsn_delta);
+	ret->lba = le48_get(rec->lba);
+	ret->sectors = le32_get(rec->sectors);
+	ret->type = rec->type;
+	ret->continues = rec->flags & WLOG_REC_CONTINUES;
+	ret->skip = rec->flags & WLOG_REC_VOID;
+	ret->data_sector = le32_get(rec->data_sector);
+	ret->first_crc = le32_get(rec->first_crc);
+}
+
+uint32_t wlog_seg_crc(const struct wlog_seg *seg, uint32_t index)
+{
+	assert(index < seg->crcs);
+	return le32_get(seg->crc[index]);
+}
+
+void wlog_seg_load(struct wlog *log, struct wlog_seg *seg, struct dev_req *req, void *buf)
+{
+	assert(seg->pins && seg->data_bytes);
+	req->op = DEV_READ;
+	req->fua = false;
+	req->off_bytes = seg_dev_off(log, seg);
+	dev_req_buf(req, buf, seg->data_bytes);
+	dev_submit(log->dev, req);
+}
+
+/* ---- looking */
+
+uint64_t wlog_extent(struct wlog *log, uint64_t lba, uint64_t end, int *ret_type)
+{
+	struct extmap_iter it;
+	struct extent ext;
+
+	*ret_type = 0;
+	extmap_iter_init(&it, &log->map, lba);
+	for (uint64_t at = lba; at < end;) {
+		int type;
+
+		if (!extmap_iter_next(&it, &ext) || ext.lba >= end)
+			return *ret_type ? at : end;
+		if (ext.lba > at)
+			return *ret_type ? at : ext.lba;
+		type = ext.value & EXTMAP_CONST ? WLOG_ZERO : WLOG_DATA;
+		if (*ret_type && type != *ret_type)
+			return at;
+		*ret_type = type;
+		at = ext.lba + ext.sectors < end ? ext.lba + ext.sectors : end;
+		if (at == end)
+			return end;
+	}
+	return end;
+}
+
+void wlog_status(const struct wlog *log, struct wlog_status *ret)
+{
+	const struct wlog_buf *buf;
+
+	*ret = log->st;
+	ret->id = log->id;
+	ret->log_epoch = log->log_epoch;
+	ret->ring_bytes = log->ring_bytes;
+	ret->used_bytes = log->head_pos - log->tail.pos;
+	ret->segments = log->next_seg - log->tail_seg;
+	ret->buffers = log->opt.buffers;
+	ret->buffers_dirty = 0;
+	list_for_each_entry(buf, &log->bufs_used, struct wlog_buf, link)
+		ret->buffers_dirty += buf->unwritten ? 1 : 0;
+	ret->next_lsn = log->next_lsn;
+	ret->published_lsn = log->published_lsn;
+	ret->durable_lsn = log->durable_lsn;
+	ret->destaged_lsn = log->destaged_lsn;
+	ret->map_extents = extmap_count(&log->map);
+	ret->map_bytes = extmap_bytes(&log->map);
+	ret->device_bytes = log->written_bytes;
+	ret->device_bytes_life = log->life_bytes + log->written_bytes;
+	ret->failed = log->failed;
+}
