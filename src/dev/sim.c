@@ -389,7 +389,7 @@ static int lock(struct dev *dev, struct err *err)
 
 	if (is_dead(to_sim(dev)))
 		return err_set(err, -ENODEV, "simulated disk %u: no power", disk->id);
-	if (disk->owner)
+	if (disk->owner && disk->owner != dev)
 		return err_set(err, -EBUSY, "simulated disk %u is in use by another opener",
 			       disk->id);
 	disk->owner = dev;

@@ -56,12 +56,12 @@ int sim_store_open(struct sim_bucket *bucket, unsigned machine, struct store **r
 
 /*
  * All open stores die (the power cut). keep decides about what was in flight, in the order of
- * submission; RANDOM may also make it late.
+ * submission; RANDOM may also make it late. Fails with -ENOMEM only, and then has changed nothing.
  */
-void sim_bucket_crash(struct sim_bucket *bucket, struct sim_keep keep);
+int sim_bucket_crash(struct sim_bucket *bucket, struct sim_keep keep);
 
 /* One store dies (its process, its network); the others go on. */
-void sim_store_kill(struct store *store, struct sim_keep keep);
+int sim_store_kill(struct store *store, struct sim_keep keep);
 
 /*
  * Makes dst, usually of another world, what src would be after a crash now. Bodies are shared, so
@@ -89,6 +89,7 @@ void sim_bucket_heal(struct sim_bucket *bucket);
 /* Behind everybody's back. All return -ENOENT when there is no such object. */
 int sim_bucket_lose(struct sim_bucket *bucket, const char *key);
 int sim_bucket_truncate(struct sim_bucket *bucket, const char *key, size_t len_bytes);
+/* That many bits, each anywhere from off_bytes on. */
 int sim_bucket_rot(struct sim_bucket *bucket, const char *key, size_t off_bytes, unsigned bits);
 
 /* The number of objects, and the i-th of them in the order of keys; NULL beyond the end. */
@@ -97,6 +98,7 @@ const char *sim_bucket_key(const struct sim_bucket *bucket, size_t i);
 /* The body, or NULL. Valid until the bucket next changes. */
 const void *sim_bucket_body(const struct sim_bucket *bucket, const char *key, size_t *ret_len);
 
-uint64_t sim_store_next_due_ns(const struct store *store);
+/* When the next request is due; UINT64_MAX when none is in flight. */
+uint64_t sim_store_next_due_ns(struct store *store);
 
 #endif

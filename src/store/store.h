@@ -124,6 +124,12 @@ static inline bool store_transient(int error)
 	       error != -EINVAL;
 }
 
+/*
+ * Whether a key is one that every store takes: 1 to STORE_KEY_MAX of [A-Za-z0-9._-], and '/'
+ * between such parts; no part is empty or begins with a dot. Stores refuse others with -EINVAL.
+ */
+bool store_key_valid(const char *key);
+
 /* Runs one request to its end on the calling thread; for opening, recovery and tools. */
 int store_sync(struct store *store, struct store_req *req);
 int store_get(struct store *store, const char *key, void *buf, size_t len_bytes,
