@@ -273,7 +273,7 @@ int dev_mem_open(const struct dev_mem_options *opt, struct dev **ret, struct err
 	uint32_t block_bytes = opt->block_bytes ? opt->block_bytes : DEV_SECTOR_BYTES;
 	uint64_t size_bytes = opt->bytes ? opt->bytes->size_bytes : opt->size_bytes;
 	struct dev_mem *mem;
-	int r;
+	int r = 0;
 
 	if (block_bytes < DEV_SECTOR_BYTES || block_bytes > MEM_BLOCK_MAX ||
 	    block_bytes & (block_bytes - 1))
@@ -289,7 +289,7 @@ int dev_mem_open(const struct dev_mem_options *opt, struct dev **ret, struct err
 		mem->bytes = dev_mem_bytes_get(opt->bytes);
 	else
 		r = dev_mem_bytes_new(size_bytes, &mem->bytes);
-	if (!mem->bytes) {
+	if (r) {
 		free(mem);
 		return err_sys(err, r, "memory device of %llu bytes",
 			       (unsigned long long)size_bytes);
