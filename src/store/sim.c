@@ -78,22 +78,6 @@ static bool has_fault(const struct store_req *req, enum sim_store_fault kind)
 	return req->priv.u64[PRIV_FAULT] == (uint64_t)kind + 1;
 }
 
-static int check(const struct store_req *req)
-{
-	uint64_t sum = 0;
-
-	if (!memchr(req->key, 0, sizeof(req->key)))
-		return -EINVAL;
-	/* A list's key is a prefix: any beginning of a key, the empty one too. */
-	if (req->op != STORE_LIST && !store_key_valid(req->key))
-		return -EINVAL;
-	if (req->op != STORE_GET && !is_put(req))
-		return 0;
-	for (int i = 0; i < req->iovcnt; i++)
-		sum += req->iov[i].iov_len;
-	return sum == req->len_bytes ? 0 : -EINVAL;
-}
-
 static bool same(const struct store_req *req, const uint8_t *buf)
 {
 	for (int i = 0; i < req->iovcnt; i++) {
@@ -142,7 +126,7 @@ static void submit(struct store *store, struct store_req *req)
 {
 	struct sim_store *ss = to_sim(store);
 	struct sim_bucket *bucket = ss->bucket;
-	int error = check(req);
+	int error = store_req_check(req);
 
 	list_add_tail(&req->link, &ss->pending);
 	memset(&req->priv, 0, sizeof(req->priv));

@@ -46,6 +46,24 @@ bool store_key_valid(const char *key)
 	return len > 0 && !part_begins;
 }
 
+int store_req_check(const struct store_req *req)
+{
+	uint64_t sum = 0;
+
+	if (!memchr(req->key, 0, sizeof(req->key)))
+		return -EINVAL;
+	/* A list's key is a prefix: any beginning of a key, the empty one too. */
+	if (req->op == STORE_LIST)
+		return req->entry ? 0 : -EINVAL;
+	if (!store_key_valid(req->key))
+		return -EINVAL;
+	if (req->op == STORE_HEAD || req->op == STORE_DELETE)
+		return 0;
+	for (int i = 0; i < req->iovcnt; i++)
+		sum += req->iov[i].iov_len;
+	return sum == req->len_bytes ? 0 : -EINVAL;
+}
+
 static void sync_done(struct store_req *req)
 {
 	struct sync_req *sync = container_of(req, struct sync_req, req);

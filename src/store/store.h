@@ -130,6 +130,9 @@ static inline bool store_transient(int error)
  */
 bool store_key_valid(const char *key);
 
+/* For stores: 0, or -EINVAL when key, lengths or callbacks of a request cannot be right. */
+int store_req_check(const struct store_req *req);
+
 /* Runs one request to its end on the calling thread; for opening, recovery and tools. */
 int store_sync(struct store *store, struct store_req *req);
 int store_get(struct store *store, const char *key, void *buf, size_t len_bytes,
