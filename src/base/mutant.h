@@ -5,11 +5,11 @@
  *	if (VARVE_STEP("wlog.flush_before_ack"))
  *		dev_submit(dev, &flush);
  *
- * Every flush, fence and check that the promises rest on stands behind such a name, "room.step",
- * used once in the tree. In an ordinary build the name costs nothing: the condition is constant.
- * In a build with -Dmutants=true the environment variable VARVE_MUTANT removes the one step that
- * it names, and tools/check-mutants expects a crash test to fail for each of them. A step whose
- * removal no test notices is either not needed or not tested.
+ * Every flush, fence and check that the promises rest on stands behind such a name, "room.step".
+ * In an ordinary build the name costs nothing: the condition is constant. In a build with
+ * -Dmutants=true the environment variable VARVE_MUTANT removes the one step that it names, and
+ * tools/check-mutants expects a crash test to fail for each of them. A step whose removal no test
+ * notices is either not needed or not tested.
  */
 #ifndef BASE_MUTANT_H
 #define BASE_MUTANT_H

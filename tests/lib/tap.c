@@ -102,8 +102,9 @@ void test_check_eq(intmax_t a, intmax_t b, const char *file, int line, const cha
 		   const char *tb)
 {
 	if (a != b)
-		test_fail(file, line, "%s == %s failed: %" PRIdMAX " (0x%jx) != %" PRIdMAX " (0x%jx)",
-			  ta, tb, a, (uintmax_t)a, b, (uintmax_t)b);
+		test_fail(file, line,
+			  "%s == %s failed: %" PRIdMAX " (0x%jx) != %" PRIdMAX " (0x%jx)", ta, tb,
+			  a, (uintmax_t)a, b, (uintmax_t)b);
 }
 
 void test_check_streq(const char *a, const char *b, const char *file, int line, const char *ta,
@@ -132,7 +133,8 @@ void test_check_ok(intmax_t ret, const char *file, int line, const char *text)
 	if (ret == 0)
 		return;
 	if (ret < 0 && ret > -4096)
-		test_fail(file, line, "%s failed: %s (%" PRIdMAX ")", text, strerror((int)-ret), ret);
+		test_fail(file, line, "%s failed: %s (%" PRIdMAX ")", text, strerror((int)-ret),
+			  ret);
 	test_fail(file, line, "%s failed: returned %" PRIdMAX ", not 0", text, ret);
 }
 
@@ -378,11 +380,13 @@ int main(int argc, char **argv)
 		} else if (strcmp(argv[i], "-v") == 0) {
 			verbose = true;
 		} else {
-			fprintf(stderr, "usage: %s [--list] [--no-fork] [-v] [NAME|GLOB]...\n", argv[0]);
+			fprintf(stderr, "usage: %s [--list] [--no-fork] [-v] [NAME|GLOB]...\n",
+				argv[0]);
 			return EXIT_USAGE;
 		}
 	}
-	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
+		      0);
 	if (shared == MAP_FAILED) {
 		perror("mmap");
 		return EXIT_FAILED;

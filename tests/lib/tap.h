@@ -37,13 +37,13 @@ struct test_case {
 	struct test_case *next;
 };
 
-#define TEST(fn)                                                                   \
-	static void test_case_##fn(void);                                          \
+#define TEST(fn)                                                                    \
+	static void test_case_##fn(void);                                           \
 	static struct test_case test_case_entry_##fn = {#fn, test_case_##fn, NULL}; \
-	__attribute__((constructor)) static void test_case_register_##fn(void)     \
-	{                                                                          \
-		test_register(&test_case_entry_##fn);                              \
-	}                                                                          \
+	__attribute__((constructor)) static void test_case_register_##fn(void)      \
+	{                                                                           \
+		test_register(&test_case_entry_##fn);                               \
+	}                                                                           \
 	static void test_case_##fn(void)
 
 #define CHECK(cond) test_check((cond), __FILE__, __LINE__, #cond)
