@@ -186,21 +186,32 @@ uint32_t seg_room_sectors(const struct wlog *log, const struct wlog_seg *seg)
 	       seg->data_sectors;
 }
 
+/* The buffer for the next segment: with room for data_sectors, or with all the room there is. */
+static bool buf_open(struct wlog *log, uint64_t data_sectors)
+{
+	uint64_t bytes = data_sectors * DEV_SECTOR_BYTES;
+
+	if (bytes > log->opt.segment_bytes)
+		bytes = log->opt.segment_bytes;
+	if (log->open_buf && log->opt.segment_bytes - log->open_buf->used_bytes < bytes)
+		log->open_buf = NULL;
+	if (!log->open_buf)
+		log->open_buf = buf_take(log);
+	return log->open_buf;
+}
+
 /*
  * Opens the next segment, or returns NULL when there is no space or no buffer for it. What it may
- * take in the worst case is a pad and itself; who only frees space may go deeper (L9).
+ * take in the worst case is a pad and itself; what has no data only frees space, and may go deeper
+ * (L9).
  */
-struct wlog_seg *seg_open(struct wlog *log, bool privileged)
+struct wlog_seg *seg_open(struct wlog *log, uint64_t data_sectors)
 {
-	const uint64_t need = log->max_total_bytes * (privileged ? 2 : 4);
+	const uint64_t need = log->max_total_bytes * (data_sectors ? 4 : 2);
 	struct wlog_seg *seg;
 
 	assert(!log->open);
-	if (space_free_bytes(log) < need)
-		return NULL;
-	if (!log->open_buf)
-		log->open_buf = buf_take(log);
-	if (!log->open_buf)
+	if (space_free_bytes(log) < need || !buf_open(log, data_sectors))
 		return NULL;
 	seg = seg_new(log, log->rec_max, log->rec_max);
 	if (!seg)

@@ -14,8 +14,14 @@
 #define SEGMENT_MIN_BYTES WLOG_BLOCK
 #define SEGMENT_MAX_BYTES (8u << 20)
 #define BUFFERS_MIN 4u
-/* A ring holds at least this many of the largest segments. */
-#define RING_SEGMENTS 8u
+/* Segments are so short that the ring holds this many of the largest ones... */
+#define RING_SEGMENTS 16u
+/*
+ * ...of which a write of several records must leave this many: nothing of it can be destaged before
+ * its end is there. Four are what seg_open() keeps back, two its first and last segment, which may
+ * be shared with others, one goes to a pad.
+ */
+#define RING_SPARE_SEGMENTS 7u
 #define RECORDS_MIN 64u
 /*
  * Recovery skips so many LSNs: a torn segment may have used some that can no longer be read. A
@@ -158,7 +164,9 @@ static void set_limits(struct wlog *log)
 		log->opt.buffers = BUFFERS_MIN;
 	if (!log->opt.writes_in_flight)
 		log->opt.writes_in_flight = 1;
-	max_io = log->ring_bytes / 4 < WLOG_MAX_IO_BYTES ? log->ring_bytes / 4 : WLOG_MAX_IO_BYTES;
+	max_io = (log->ring_bytes / log->max_total_bytes - RING_SPARE_SEGMENTS) * bytes;
+	if (max_io > WLOG_MAX_IO_BYTES)
+		max_io = WLOG_MAX_IO_BYTES;
 	log->max_io_sectors = (uint32_t)(max_io / WLOG_BLOCK * WLOG_BLOCK / DEV_SECTOR_BYTES);
 }
 

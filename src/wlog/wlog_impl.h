@@ -239,7 +239,7 @@ uint64_t seg_dev_off(const struct wlog *log, const struct wlog_seg *seg); /* of 
 int seg_append(struct wlog *log, struct wlog_seg *seg);
 struct wlog_seg *seg_new(struct wlog *log, uint32_t records, uint32_t crcs);
 void seg_free(struct wlog_seg *seg);
-struct wlog_seg *seg_open(struct wlog *log, bool privileged);
+struct wlog_seg *seg_open(struct wlog *log, uint64_t data_sectors);
 void seg_close(struct wlog *log);
 void seg_seal_ready(struct wlog *log);
 uint32_t seg_room_sectors(const struct wlog *log, const struct wlog_seg *seg);

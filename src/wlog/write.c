@@ -9,8 +9,8 @@
  *
  * 1. What is published is acknowledged or about to be; nothing in it is durable yet. FUA writes
  *    become barriers (commit.c) when they are published.
- * 2. A write that does not fit into a segment is taken in portions, each a record; the records of
- *    one write are neighbours in the log, so nobody else reserves while one is in the middle.
+ * 2. A write that is longer than a segment is taken in portions, each a record; the records of one
+ *    write are neighbours in the log, so nobody else reserves while one is in the middle.
  * 3. A write whose publishing fails for lack of memory is marked void in its segment, which cannot
  *    be sealed before: it does not come back at recovery.
  */
@@ -40,9 +40,9 @@ static uint64_t req_sectors(const struct dev_req *req)
 	return req->len_bytes >> DEV_SECTOR_SHIFT;
 }
 
-static bool seg_full(const struct wlog *log, const struct wlog_seg *seg, bool data)
+static bool seg_fits(const struct wlog *log, const struct wlog_seg *seg, uint64_t data_sectors)
 {
-	return seg->records == log->rec_max || (data && !seg_room_sectors(log, seg));
+	return seg->records < log->rec_max && seg_room_sectors(log, seg) >= data_sectors;
 }
 
 /* Adds the record of the next portion; the segment has room for some of it. */
@@ -80,20 +80,27 @@ static void reserve_in(struct wlog *log, struct wlog_seg *seg, struct dev_req *r
 	 * An append needs 2^32 LSNs in a segment to overflow lsn_delta: there are rec_max. A full
 	 * segment closes now, so that it goes out as soon as it is published.
 	 */
-	if (seg_full(log, seg, true))
+	if (!seg_fits(log, seg, 1))
 		seg_close(log);
 }
 
+/*
+ * A write that does not fit whole begins a segment of its own, so that a segment ends with the end
+ * of a write unless it is in the middle of one that is longer than a segment: batches find a place
+ * to be cut at (L3).
+ */
 static bool reserve_portion(struct wlog *log, struct dev_req *req)
 {
+	const uint64_t left = req_sectors(req) - wlog_write_of(req)->done;
+	const uint64_t data_sectors = req->op == DEV_WRITE ? left : 0;
 	struct wlog_seg *seg = log->open;
 
-	if (seg && seg_full(log, seg, req->op == DEV_WRITE)) {
+	if (seg && !seg_fits(log, seg, data_sectors)) {
 		seg_close(log);
 		seg = NULL;
 	}
 	if (!seg)
-		seg = seg_open(log, req->op != DEV_WRITE);
+		seg = seg_open(log, data_sectors);
 	if (!seg)
 		return false;
 	reserve_in(log, seg, req);
