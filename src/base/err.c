@@ -65,20 +65,19 @@ int err_corrupt(struct err *e, const char *fmt, ...)
 
 int err_prefix(struct err *e, const char *fmt, ...)
 {
-	char text[ERR_TEXT_LEN], *at = text;
+	char old[ERR_TEXT_LEN];
 	va_list ap;
-	int len;
+	size_t len;
 
 	if (!e || !e->code)
 		return e ? e->code : 0;
+	memcpy(old, e->text, sizeof(old));
 	va_start(ap, fmt);
-	len = vsnprintf(text, sizeof(text), fmt, ap);
+	vsnprintf(e->text, sizeof(e->text), fmt, ap);
 	va_end(ap);
-	if (len < 0 || (size_t)len >= sizeof(text))
-		return e->code;
-	at += len;
-	snprintf(at, sizeof(text) - (size_t)len, ": %s", e->text);
-	memcpy(e->text, text, sizeof(e->text));
+	len = strlen(e->text);
+	snprintf(e->text + len, sizeof(e->text) - len, ": %.*s",
+		 (int)(sizeof(e->text) - len), old);
 	return e->code;
 }
 
