@@ -210,7 +210,8 @@ static void cut(struct scan *s, uint64_t number)
 	log->head_pos = seg->pad_bytes ? seg->pad_pos : seg->pos;
 	log->last_crc = seg->prev_crc;
 	while (log->next_seg > number) {
-		seg = seg_get(log, --log->next_seg);
+		seg = seg_get(log, log->next_seg - 1);
+		log->next_seg--;
 		log->segs[seg->number & (log->segs_cap - 1)] = NULL;
 		seg_free(seg);
 	}
