@@ -177,10 +177,8 @@ static int set_size(struct dev_file *file, struct err *err)
 /* A block device can zero without writing if its queue has a limit for that. */
 static bool queue_can_zero(dev_t rdev)
 {
-	static const char *const forms[] = {
-		"/sys/dev/block/%u:%u/queue/write_zeroes_max_bytes",
-		"/sys/dev/block/%u:%u/../queue/write_zeroes_max_bytes",
-	};
+	/* Of a whole disk, of a partition. */
+	static const char *const dirs[] = {"", "../"};
 	unsigned long long max_bytes = 0;
 	char path[100];
 	unsigned i;
@@ -188,7 +186,8 @@ static bool queue_can_zero(dev_t rdev)
 	for (i = 0; i < 2; i++) {
 		FILE *f;
 
-		snprintf(path, sizeof(path), forms[i], major(rdev), minor(rdev));
+		snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/%squeue/write_zeroes_max_bytes",
+			 major(rdev), minor(rdev), dirs[i]);
 		f = fopen(path, "re");
 		if (!f)
 			continue;

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* The event loop: transfers, timers, posted work, its end, and fork; each by ring and by threads. */
+/*
+ * The event loop: transfers, timers, posted work, its end, and fork; each by ring and by threads.
+ */
 #include "lib/tap.h"
 
 #include <errno.h>
