@@ -385,6 +385,8 @@ int main(int argc, char **argv)
 			return EXIT_USAGE;
 		}
 	}
+	/* What a case printed before it crashed must not die with it. */
+	setvbuf(stdout, NULL, _IOLBF, 0);
 	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
 		      0);
 	if (shared == MAP_FAILED) {
