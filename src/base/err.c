@@ -83,5 +83,9 @@ int err_prefix(struct err *e, const char *fmt, ...)
 
 const char *err_text(const struct err *e, int code)
 {
-	return e && e->code && e->text[0] ? e->text : strerrordesc_np(code < 0 ? -code : code);
+	const char *desc = strerrordesc_np(code < 0 ? -code : code);
+
+	if (e && e->code && e->text[0])
+		return e->text;
+	return desc ? desc : "unknown error";
 }
