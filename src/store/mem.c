@@ -2,18 +2,16 @@
 /*
  * An object store in memory.
  *
- * A queue of requests, and a table of objects (table.h) which several stores may share. Whoever
- * kicks, helps or polls takes requests from the queue and runs them.
+ * A queue of requests (queue.h), and a table of objects (table.h) which several stores may share.
+ * Whoever kicks, helps or polls takes requests from the queue and runs them.
  *
  * Invariants
- *  1. submit only appends. The thread that takes a request off the queue runs it and calls done().
- *  2. Bodies are copied outside the lock: in before the object is in the table, out under a
+ *  1. Bodies are copied outside the lock: in before the object is in the table, out under a
  *     reference. So a get sees one state of an object, whole.
- *  3. A version is given once in the life of the objects (no ABA).
- *  4. A kick from inside done() goes no deeper: the thread's outermost run takes what is queued.
+ *  2. A version is given once in the life of the objects (no ABA).
  *
- * Locks: store.lock guards the queue and running; objects.lock the table, the versions and the
- * names locked. Neither is held while the other is taken, nor during a copy or a callback.
+ * Locks: objects->lock guards the table, the versions and the names locked. It is never held
+ * together with the queue's, nor during a copy or a callback.
  */
 #include "store/mem.h"
 
@@ -22,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "store/queue.h"
 #include "store/table.h"
 
 struct name_lock {
@@ -41,17 +40,8 @@ struct store_mem_objects {
 struct store_mem {
 	struct store store;
 	struct store_mem_objects *objects;
-	pthread_mutex_t lock;
-	pthread_cond_t moved; /* a request is done, or nothing runs any more */
-	struct list_head queue;
-	unsigned running;
-	uint64_t finished;
-	/* Relaxed: each is exact by itself, and none says anything about another. */
-	_Atomic uint64_t puts, put_bytes, gets, get_bytes, lists, deletes, errors;
+	struct store_queue queue;
 };
-
-/* The store whose requests this thread is running, for invariant 4. */
-static _Thread_local const struct store_mem *running_here;
 
 static struct store_mem *to_mem(struct store *store)
 {
@@ -187,12 +177,10 @@ static int list(struct store_mem_objects *objects, struct store_req *req)
 	return ret;
 }
 
-static int run(struct store_mem *mem, struct store_req *req)
+static int run(struct store *store, struct store_req *req)
 {
-	int ret = store_req_check(req);
+	struct store_mem *mem = to_mem(store);
 
-	if (ret)
-		return ret;
 	switch (req->op) {
 	case STORE_PUT_NEW:
 	case STORE_REPLACE:
@@ -208,130 +196,32 @@ static int run(struct store_mem *mem, struct store_req *req)
 	return -EINVAL;
 }
 
-static void add(_Atomic uint64_t *counter, uint64_t n)
-{
-	atomic_fetch_add_explicit(counter, n, memory_order_relaxed);
-}
-
-static void count(struct store_mem *mem, const struct store_req *req)
-{
-	if (req->result)
-		add(&mem->errors, 1);
-	switch (req->op) {
-	case STORE_PUT_NEW:
-	case STORE_REPLACE:
-		add(&mem->puts, 1);
-		add(&mem->put_bytes, req->len_bytes);
-		break;
-	case STORE_GET:
-		add(&mem->gets, 1);
-		add(&mem->get_bytes, req->len_bytes);
-		break;
-	case STORE_LIST:
-		add(&mem->lists, 1);
-		break;
-	case STORE_DELETE:
-		add(&mem->deletes, 1);
-		break;
-	case STORE_HEAD:
-		break;
-	}
-}
-
-/* Runs the oldest request; false if there is none. */
-static bool run_one(struct store_mem *mem)
-{
-	struct list_head *link;
-	struct store_req *req;
-
-	pthread_mutex_lock(&mem->lock);
-	link = list_pop(&mem->queue);
-	if (link)
-		mem->running++;
-	pthread_mutex_unlock(&mem->lock);
-	if (!link)
-		return false;
-	req = list_entry(link, struct store_req, link);
-	req->result = run(mem, req);
-	count(mem, req);
-	req->done(req);
-	pthread_mutex_lock(&mem->lock);
-	mem->running--;
-	mem->finished++;
-	pthread_cond_broadcast(&mem->moved);
-	pthread_mutex_unlock(&mem->lock);
-	return true;
-}
-
-static int run_all(struct store_mem *mem)
-{
-	const struct store_mem *outer = running_here;
-	int n = 0;
-
-	if (outer == mem)
-		return 0;
-	running_here = mem;
-	while (run_one(mem))
-		n++;
-	running_here = outer;
-	return n;
-}
-
 static void mem_submit(struct store *store, struct store_req *req)
 {
-	struct store_mem *mem = to_mem(store);
-
-	pthread_mutex_lock(&mem->lock);
-	list_add_tail(&req->link, &mem->queue);
-	pthread_mutex_unlock(&mem->lock);
+	store_queue_submit(&to_mem(store)->queue, req);
 }
 
 static void mem_kick(struct store *store)
 {
-	run_all(to_mem(store));
+	store_queue_run_all(&to_mem(store)->queue);
 }
 
 static bool mem_help(struct store *store)
 {
-	return run_one(to_mem(store));
+	return store_queue_run_one(&to_mem(store)->queue);
 }
 
 static int mem_poll(struct store *store, bool wait)
 {
-	struct store_mem *mem = to_mem(store);
-	int n = run_all(mem);
-	uint64_t seen;
+	struct store_queue *q = &to_mem(store)->queue;
+	int n = store_queue_run_all(q);
 
-	if (n || !wait)
-		return n;
-	/* Others run what is left; one of theirs is worth coming back for. */
-	pthread_mutex_lock(&mem->lock);
-	seen = mem->finished;
-	while (mem->running && mem->finished == seen && list_empty(&mem->queue))
-		pthread_cond_wait(&mem->moved, &mem->lock);
-	n = mem->finished != seen;
-	pthread_mutex_unlock(&mem->lock);
-	return n;
-}
-
-static uint64_t get(const _Atomic uint64_t *counter)
-{
-	return atomic_load_explicit(counter, memory_order_relaxed);
+	return n || !wait ? n : store_queue_wait(q);
 }
 
 static void mem_counters(struct store *store, struct store_counters *ret)
 {
-	const struct store_mem *mem = to_mem(store);
-
-	*ret = (struct store_counters){
-		.puts = get(&mem->puts),
-		.put_bytes = get(&mem->put_bytes),
-		.gets = get(&mem->gets),
-		.get_bytes = get(&mem->get_bytes),
-		.lists = get(&mem->lists),
-		.deletes = get(&mem->deletes),
-		.errors = get(&mem->errors),
-	};
+	store_queue_counters(&to_mem(store)->queue, ret);
 }
 
 static struct name_lock *find_name_locked(struct store_mem_objects *objects, const char *name)
@@ -388,15 +278,9 @@ static void mem_close(struct store *store)
 {
 	struct store_mem *mem = to_mem(store);
 
-	/* A thread that has just called the last done() may still be on its way out. */
-	pthread_mutex_lock(&mem->lock);
-	while (mem->running)
-		pthread_cond_wait(&mem->moved, &mem->lock);
-	pthread_mutex_unlock(&mem->lock);
+	store_queue_close(&mem->queue);
 	mem_unlock(store, NULL);
 	store_mem_objects_put(mem->objects);
-	pthread_cond_destroy(&mem->moved);
-	pthread_mutex_destroy(&mem->lock);
 	free(mem);
 }
 
@@ -427,9 +311,7 @@ int store_mem_open(struct store_mem_objects *objects, struct store **ret)
 		free(mem);
 		return error;
 	}
-	pthread_mutex_init(&mem->lock, NULL);
-	pthread_cond_init(&mem->moved, NULL);
-	list_init(&mem->queue);
+	store_queue_init(&mem->queue, &mem->store, run);
 	mem->store.ops = &mem_ops;
 	*ret = &mem->store;
 	return 0;

@@ -88,7 +88,7 @@ int store_sync(struct store *store, struct store_req *req)
 	if (req->iov == &req->one)
 		sync.req.iov = &sync.req.one;
 	sync.req.done = sync_done;
-	sync.req.entry = sync_entry;
+	sync.req.entry = req->entry ? sync_entry : NULL;
 	atomic_init(&sync.done, false);
 	store_submit(store, &sync.req);
 	while (!atomic_load_explicit(&sync.done, memory_order_acquire)) {
@@ -184,7 +184,7 @@ static int get_all_once(struct store *store, const char *key, size_t max_bytes, 
 int store_get_all(struct store *store, const char *key, size_t max_bytes, void **ret_buf,
 		  size_t *ret_len_bytes, uint64_t *ret_version)
 {
-	struct store_req got;
+	struct store_req got = {.op = STORE_GET};
 	int ret = -ESTALE;
 
 	for (int i = 0; i < GET_ALL_TRIES && ret == -ESTALE; i++)
