@@ -10,6 +10,8 @@ FUZZ_SECONDS ?= 10
 
 build = tools/build $(1) --werror $(OPTIONS)
 check = tools/check $(1)
+# A check that cannot even be built ends with the line of every check, too.
+to_check = $(1) || { echo "0 passed, 1 failed, 0 skipped"; exit 1; }
 export FUZZ_SECONDS
 
 .PHONY: all deps demo test check check-asan check-tsan check-valgrind check-mutants check-model \
@@ -28,35 +30,39 @@ test: ## build and run the test programs named in T="test_x crash_y"
 	@tools/build $(BUILD) $(addprefix -t tests/,$(T)) --werror $(OPTIONS)
 	@VARVE_BUILD=$(abspath $(BUILD)) tools/run-tests $(addprefix $(BUILD)/tests/,$(T))
 
-check: deps all ## all quick tests: unit, crash, corpus, model, tools, quick integration
+check: deps ## all quick tests: unit, crash, corpus, model, tools, quick integration
+	@$(call to_check,$(call build,$(BUILD)))
 	@$(call check,$(BUILD)) programs tools model quick
 
 check-asan: ## test programs under the address and undefined-behaviour sanitizers
-	@$(call build,$(BUILD)-asan) -Db_sanitize=address,undefined
+	@$(call to_check,$(call build,$(BUILD)-asan) -Db_sanitize=address,undefined)
 	@$(call check,$(BUILD)-asan) programs
 
 check-tsan: ## test programs under the thread sanitizer
-	@$(call build,$(BUILD)-tsan) -Db_sanitize=thread
+	@$(call to_check,$(call build,$(BUILD)-tsan) -Db_sanitize=thread)
 	@$(call check,$(BUILD)-tsan) programs
 
-check-valgrind: all ## test programs under valgrind
+check-valgrind: ## test programs under valgrind
+	@$(call to_check,$(call build,$(BUILD)))
 	@$(call check,$(BUILD)) --valgrind programs
 
 check-clang: ## build with clang, warnings being errors, and run the test programs
-	@CC=clang $(call build,$(BUILD)-clang)
+	@$(call to_check,CC=clang $(call build,$(BUILD)-clang))
 	@$(call check,$(BUILD)-clang) programs
 
 check-mutants: ## remove each durability step in turn; a crash test must fail each time
-	@$(call build,$(BUILD)-mutants) -Dmutants=true
+	@$(call to_check,$(call build,$(BUILD)-mutants) -Dmutants=true)
 	@tools/check-mutants $(BUILD)-mutants
 
 check-model: ## verify the Promela models
 	@$(call check,$(BUILD)) model
 
-check-long: all ## crash tests with many more images and seeds; takes hours
+check-long: ## crash tests with many more images and seeds; takes hours
+	@$(call to_check,$(call build,$(BUILD)))
 	@tools/check-long $(BUILD)
 
-check-lsvd: deps all ## everything of lsvd: its tests, and integration with real clients and servers
+check-lsvd: deps ## everything of lsvd: its tests, and integration with real clients and servers
+	@$(call to_check,$(call build,$(BUILD)))
 	@$(call check,$(BUILD)) lsvd
 
 bench-lsvd: all ## measure lsvd volumes; prints a table
