@@ -27,6 +27,7 @@ demo: deps all ## show what Varve does, on this machine, in a minute
 	@VARVE_BUILD=$(abspath $(BUILD)) tools/demo
 
 test: ## build and run the test programs named in T="test_x crash_y"
+	$(if $(T),,$(error say which: make test T="test_x crash_y"))
 	@tools/build $(BUILD) $(addprefix -t tests/,$(T)) --werror $(OPTIONS)
 	@VARVE_BUILD=$(abspath $(BUILD)) tools/run-tests $(addprefix $(BUILD)/tests/,$(T))
 
