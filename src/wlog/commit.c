@@ -304,6 +304,8 @@ void wlog_seal(struct wlog *log)
 {
 	if (log->started && published_seg(log) > log->seal_target)
 		log->seal_target = published_seg(log);
+	/* The home cannot take a part of a write: its end is wished for, too (publish_one()). */
+	log->seal_whole = log->published_part;
 	commit_advance(log);
 }
 

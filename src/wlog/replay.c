@@ -313,11 +313,23 @@ static void void_records(struct wlog *log, struct place from, struct place to)
 	}
 }
 
-/* Marks the writes that lack their end. */
+static int no_beginning(struct scan *s, const struct wlog_seg *seg)
+{
+	return err_corrupt(s->err,
+			   "log: segment %llu continues a write that does not begin in the log",
+			   (unsigned long long)seg->number);
+}
+
+/*
+ * Marks the writes that lack their end. The home may have taken the first segments of such a write,
+ * which stand for nothing, so that the log now begins in its middle; it never does so with a write
+ * that has an end.
+ */
 static int drop_incomplete(struct scan *s)
 {
 	struct wlog *log = s->log;
 	struct place start = { 0, 0 }; /* of the write in the middle of which we are, if any */
+	bool headless = false;
 
 	for (struct place at = { log->tail_seg, 0 }; at.seg < log->next_seg; at.seg++) {
 		const struct wlog_seg *seg = seg_get(log, at.seg);
@@ -325,17 +337,26 @@ static int drop_incomplete(struct scan *s)
 		for (at.rec = 0; at.rec < seg->records; at.rec++) {
 			const uint32_t flags = seg->recs[at.rec].flags;
 
-			if (start.seg && !(flags & WLOG_REC_CONTINUED))
+			if (start.seg && !(flags & WLOG_REC_CONTINUED)) {
 				void_records(log, start, at);
-			else if (!start.seg && (flags & WLOG_REC_CONTINUED))
-				return err_corrupt(s->err,
-						   "log: segment %llu continues a write that does "
-						   "not begin in the log",
-						   (unsigned long long)at.seg);
-			if (!(flags & WLOG_REC_CONTINUES))
-				start.seg = 0;
-			else if (!(flags & WLOG_REC_CONTINUED))
+			} else if (!start.seg && (flags & WLOG_REC_CONTINUED) &&
+				   seg->last_lsn > log->destaged_lsn) {
+				if (at.rec || (at.seg > log->tail_seg &&
+					       seg_get(log, at.seg - 1)->last_lsn >
+						       log->destaged_lsn))
+					return no_beginning(s, seg);
+				headless = true;
 				start = at;
+			}
+			if (!(flags & WLOG_REC_CONTINUED)) {
+				headless = false;
+				start = at;
+			}
+			if (!(flags & WLOG_REC_CONTINUES)) {
+				if (headless)
+					return no_beginning(s, seg);
+				start.seg = 0;
+			}
 		}
 	}
 	if (start.seg)
@@ -405,6 +426,9 @@ int replay(struct wlog *log, const struct wlog_sb *sb, struct err *err)
 		log->next_lsn = s.seen_lsn + 1;
 	log->durable_lsn = s.last_lsn;
 	log->published_lsn = s.last_lsn;
+	/* LSNs are skipped: what is beyond the last one that the home knows may be nothing at all. */
+	if (log->destaged_seg == log->next_seg - 1 && log->destaged_lsn < s.last_lsn)
+		log->destaged_lsn = s.last_lsn;
 	log->durable_seg = log->written_seg = log->submitted_seg = log->next_seg - 1;
 	log->sealed_seg = log->closed_seg = log->next_seg - 1;
 	return 0;

@@ -176,6 +176,8 @@ struct wlog {
 	uint64_t hold_until_ns; /* 0: not holding */
 	uint64_t commit_target; /* segment; 0: no commit is under way */
 	uint64_t seal_target;   /* segment that wlog_seal() wants durable */
+	bool published_part;    /* what was published last is a write without its end */
+	bool seal_whole;        /* seal again when it has it */
 	uint64_t flush_covers;
 	bool flushing;
 	struct dev_req flush_req;

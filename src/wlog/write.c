@@ -238,6 +238,11 @@ static void publish_one(struct wlog *log, struct dev_req *req)
 	seg->published++;
 	log->published_lsn = seg->first_lsn + le32_get(seg->recs[w->rec].lsn_delta);
 	w->done += w->portion;
+	log->published_part = !rc && w->done < req_sectors(req);
+	if (log->seal_whole && !log->published_part) {
+		log->seal_whole = false;
+		wlog_seal(log);
+	}
 	if (rc) {
 		if (log->partial == req)
 			log->partial = NULL;
