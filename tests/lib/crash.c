@@ -1,0 +1,579 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Runs of the crash harness; see crash.h.
+ *
+ * Two universes are used: the run's own, in which the program executes undisturbed, and one for
+ * images, which is made anew from the first at each persistence point that is visited. The visit
+ * happens inside the engine's submit or a completion, which is harmless: engines have no state
+ * outside their own structures, and an image is only taken from media and the oracle.
+ *
+ * Generations after the first crash in place: the power goes off at a drawn event, the session is
+ * abandoned, the media keep a drawn part of what was not durable.
+ */
+#include "lib/crash.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "lib/tap.h"
+
+#define DEFAULT_IMAGES 100000
+#define FIRST_SEED 1000
+#define OPS_MAX 256
+#define TRACE_LINES 64
+#define TRACE_LEN 120
+#define RECOVERY_TRIES 5
+
+struct run {
+	const struct crash_profile *p;
+	uint64_t seed;
+	struct crash_config cfg;
+	struct crash_op ops[OPS_MAX];
+	bool dropped[OPS_MAX];
+	uint32_t count;
+	struct crash_universe main, image;
+	struct oracle *main_oracle, *image_oracle;
+	struct rng rng;      /* program and geometry, then which images are taken */
+	struct rng pick;     /* which images are taken; apart, so that they change nothing */
+	uint32_t stride, stride_left;
+	uint64_t images;
+	bool visiting;
+};
+
+static struct {
+	const char *test;
+	uint64_t seed;
+	unsigned int level; /* 0: the program, 1: an image */
+	char line[2][TRACE_LINES][TRACE_LEN];
+	uint64_t next[2];
+} ctx;
+
+/* ---- failures --------------------------------------------------------------------------------- */
+
+void crash_trace(const char *fmt, ...)
+{
+	char *line = ctx.line[ctx.level][ctx.next[ctx.level]++ % TRACE_LINES];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(line, TRACE_LEN, fmt, ap);
+	va_end(ap);
+}
+
+static void print_trace(unsigned int level)
+{
+	uint64_t next = ctx.next[level];
+	uint64_t first = next > TRACE_LINES ? next - TRACE_LINES : 0;
+
+	for (uint64_t i = first; i < next; i++)
+		test_note("%s %3" PRIu64 "  %s", level ? "  image" : "program", i,
+			  ctx.line[level][i % TRACE_LINES]);
+}
+
+static void print_replay(void)
+{
+	print_trace(0);
+	if (ctx.level)
+		print_trace(1);
+	test_note("replay: VARVE_SEED=%" PRIu64 " %s --no-fork %s; add VARVE_CRASH_SHRINK=1 to "
+		  "shorten it",
+		  ctx.seed, program_invocation_name, ctx.test);
+}
+
+/* An assertion has failed or worse; the trace is worth more than async-signal safety. */
+static void on_signal(int sig)
+{
+	signal(sig, SIG_DFL);
+	print_replay();
+	raise(sig);
+}
+
+void crash_begin(const char *test, uint64_t seed)
+{
+	memset(&ctx, 0, sizeof(ctx));
+	ctx.test = test;
+	ctx.seed = seed;
+	signal(SIGABRT, on_signal);
+	signal(SIGSEGV, on_signal);
+}
+
+void crash_fail(const char *fmt, ...)
+{
+	char text[ORACLE_TEXT_LEN + 256];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	test_note("%s", text);
+	print_replay();
+	FAIL("seed %" PRIu64 " fails", ctx.seed);
+}
+
+uint64_t crash_images(uint32_t share_ppm)
+{
+	const char *env = getenv("VARVE_CRASH_IMAGES");
+	uint64_t all = env ? strtoull(env, NULL, 0) : DEFAULT_IMAGES;
+	uint64_t images = all * share_ppm / 1000000;
+
+	return images ? images : 1;
+}
+
+uint64_t crash_seed(uint64_t nth, bool *ret_only)
+{
+	const char *env = getenv("VARVE_SEED");
+
+	*ret_only = env != NULL;
+	return env ? strtoull(env, NULL, 0) : FIRST_SEED + nth;
+}
+
+/* ---- geometry and program ------------------------------------------------------------------- */
+
+static uint32_t one_of(struct rng *rng, const uint32_t *from, uint32_t count)
+{
+	return from[rng_below(rng, count)];
+}
+
+#define ONE_OF(rng, ...)                                                                           \
+	one_of(rng, (const uint32_t[]){__VA_ARGS__},                                               \
+	       sizeof((const uint32_t[]){__VA_ARGS__}) / sizeof(uint32_t))
+
+void crash_config_random(struct crash_config *cfg, const struct crash_profile *p, struct rng *rng)
+{
+	uint32_t ring_kib = ONE_OF(rng, 64, 64, 68, 80, 96, 128, 256);
+
+	if (p->disk_kib && ring_kib > p->disk_kib)
+		ring_kib = p->disk_kib;
+	memset(cfg, 0, sizeof(*cfg));
+	cfg->sectors = ONE_OF(rng, 16, 40, 64, 96, 128);
+	cfg->disk_bytes = (128 + ring_kib) << 10;
+	cfg->segment_bytes = ONE_OF(rng, 4096, 4096, 8192, 16384, 32768);
+	cfg->buffers = ONE_OF(rng, 4, 4, 5, 8, 16);
+	cfg->writes_in_flight = ONE_OF(rng, 1, 2, 4, 8);
+	cfg->barrier_deadline_us = ONE_OF(rng, 0, 0, 100, 3000);
+	cfg->batch_bytes = ONE_OF(rng, 4096, 8192, 16384, 32768, 65536);
+	cfg->puts_in_flight = ONE_OF(rng, 1, 2, 3, 4, 8);
+	cfg->checkpoint_objects = ONE_OF(rng, 1, 2, 3, 5, 16);
+	cfg->part_bytes = ONE_OF(rng, 4096, 8192, 1u << 20);
+	cfg->shard_log2 = ONE_OF(rng, 3, 4, 5, 25);
+	cfg->header_cache_bytes = ONE_OF(rng, 0, 4096, 1u << 20);
+	cfg->batch_age_ns = ONE_OF(rng, 1, 1000000, 2000000000);
+	cfg->latency_ns = ONE_OF(rng, 0, 0, 0, 100000);
+	cfg->jitter_ns = cfg->latency_ns * ONE_OF(rng, 0, 4);
+	cfg->ops_in_flight = (uint32_t)rng_between(rng, 1, 8);
+	cfg->max_write = ring_kib * 2 / 4;
+	if (!p->big_writes && rng_chance(rng, 2, 3))
+		cfg->max_write = (uint32_t)rng_between(rng, 1, 8);
+	if (cfg->max_write > cfg->sectors)
+		cfg->max_write = cfg->sectors;
+	cfg->hot = ONE_OF(rng, 0, 1, 4, 12);
+	cfg->lazy_home = rng_chance(rng, 1, 2);
+}
+
+static void place(struct crash_op *op, const struct crash_config *cfg, struct rng *rng)
+{
+	uint32_t within = cfg->hot && rng_chance(rng, 3, 4) ? cfg->hot : cfg->sectors;
+
+	op->sectors = rng_chance(rng, 1, 2) ? 1 + (uint32_t)rng_below(rng, 2) :
+					      1 + (uint32_t)rng_below(rng, cfg->max_write);
+	op->lba = (uint32_t)rng_below(rng, within);
+	if (op->sectors > cfg->sectors - op->lba)
+		op->sectors = cfg->sectors - op->lba;
+}
+
+void crash_op_random(struct crash_op *op, const struct crash_config *cfg, struct rng *rng)
+{
+	static const struct {
+		enum crash_op_kind kind;
+		uint32_t weight;
+	} mix[] = {
+		{CRASH_WRITE, 60}, {CRASH_ZERO, 4},  {CRASH_DISCARD, 5},    {CRASH_READ, 12},
+		{CRASH_FLUSH, 12}, {CRASH_DRAIN, 2}, {CRASH_CHECKPOINT, 2}, {CRASH_REOPEN, 1},
+		{CRASH_PAUSE, 2},
+	};
+	uint64_t pick = rng_below(rng, 100);
+	unsigned int i = 0;
+
+	while (pick >= mix[i].weight)
+		pick -= mix[i++].weight;
+	op->kind = mix[i].kind;
+	op->fua = rng_chance(rng, 1, 10);
+	place(op, cfg, rng);
+}
+
+static void make_program(struct run *r)
+{
+	r->count = (uint32_t)rng_between(&r->rng, r->p->ops / 4 + 1, r->p->ops);
+	assert(r->count <= OPS_MAX);
+	for (uint32_t i = 0; i < r->count; i++)
+		crash_op_random(&r->ops[i], &r->cfg, &r->rng);
+}
+
+/* ---- driving -------------------------------------------------------------------------------- */
+
+/* Opens in a universe that must open. NULL when the power went off meanwhile. */
+static struct crash_session *open_session(struct run *r, struct crash_universe *u)
+{
+	struct crash_session *s = session_new(r->p->target, u, rng_next(&u->world.rng));
+	struct err err = ERR_INIT;
+	int rc = session_open(s, false, &err);
+
+	if (u->world.power_off) {
+		session_abandon(s);
+		return NULL;
+	}
+	if (rc)
+		crash_fail("does not open: %s", err_text(&err, rc));
+	return s;
+}
+
+/* A clean close and another open; NULL when the power went off. */
+static struct crash_session *reopen(struct run *r, struct crash_session *s)
+{
+	struct crash_universe *u = s->u;
+
+	return session_close(s) ? open_session(r, u) : NULL;
+}
+
+/*
+ * Runs the operations. Returns the session, which may be another by now, idle, or NULL when the
+ * power has gone off and it has been abandoned.
+ */
+static struct crash_session *drive(struct run *r, struct crash_session *s,
+				   const struct crash_op *ops, const bool *dropped, uint32_t count)
+{
+	struct sim_world *world = &s->u->world;
+	uint32_t next = 0;
+
+	for (;;) {
+		while (next < count && dropped && dropped[next])
+			next++;
+		if (next < count && session_can(s, &ops[next]) &&
+		    rng_chance(&s->sh.rng, 1, 3)) {
+			if (ops[next].kind == CRASH_REOPEN)
+				s = reopen(r, s);
+			else
+				session_submit(s, &ops[next]);
+			next++;
+		} else if (!session_step(s) && !world->power_off && next == count) {
+			return s;
+		} else if (next == count && !s->sh.in_flight && !s->busy_wishes) {
+			return s;
+		}
+		if (!s)
+			return NULL;
+		if (world->power_off) {
+			session_abandon(s);
+			return NULL;
+		}
+	}
+}
+
+/* Reads everything and compares: nothing is under way, so there is one right answer. */
+static bool check_now(struct crash_session *s)
+{
+	uint64_t ids[ORACLE_SECTORS_MAX];
+	int error;
+
+	if (!session_read_all(s, ids, &error)) {
+		if (!s->u->world.power_off)
+			crash_fail("reading everything: %s", strerror(-error));
+		return false;
+	}
+	if (!oracle_check_prefix(s->u->oracle, ids, s->u->oracle->n, NULL))
+		crash_fail("without a crash: %s", s->u->oracle->text);
+	return true;
+}
+
+/* ---- exploring an image ------------------------------------------------------------------------ */
+
+static struct sim_keep draw_keep(struct rng *rng)
+{
+	return SIM_KEEP_RANDOM(rng_next(rng));
+}
+
+/* Recovery, with power cuts inside. The session is open at the end. */
+static struct crash_session *recover(struct run *r, struct crash_universe *u, struct rng *rng)
+{
+	struct crash_session *s;
+	struct err err = ERR_INIT;
+	bool discard = u->cache_lost && rng_chance(rng, 1, 2);
+	int rc;
+
+	for (unsigned int try = 0;; try++) {
+		bool cut = try < RECOVERY_TRIES &&
+			   rng_chance(rng, r->p->cut_recovery_percent, 100);
+
+		u->world.cut_at = cut ? u->world.events + 1 + rng_below(rng, 14) : 0;
+		s = session_new(r->p->target, u, rng_next(rng));
+		err_clear(&err);
+		rc = session_open(s, discard, &err);
+		if (!u->world.power_off)
+			break;
+		crash_trace("cut inside recovery");
+		session_abandon(s);
+		universe_crash(u, draw_keep(rng));
+	}
+	u->world.cut_at = 0;
+	if (rc && !discard && u->cache_lost) {
+		/* P6: a missing cache is refused, until the user says to discard it. */
+		if (rc != -ENODEV && rc != -EXDEV && rc != -ESTALE)
+			crash_fail("a lost cache: %s", err_text(&err, rc));
+		session_abandon(s);
+		s = session_new(r->p->target, u, rng_next(rng));
+		err_clear(&err);
+		rc = session_open(s, true, &err);
+	}
+	if (rc)
+		crash_fail("does not recover: %s", err_text(&err, rc));
+	return s;
+}
+
+/* The promises, on a session that has just recovered. The image becomes the base. */
+static void judge(struct run *r, struct crash_session *s)
+{
+	struct oracle *o = s->u->oracle;
+	uint64_t ids[ORACLE_SECTORS_MAX];
+	uint32_t lo = s->u->cache_lost ? o->lo_home : o->lo;
+	uint32_t end;
+	int error;
+
+	if (!session_read_all(s, ids, &error))
+		crash_fail("reading after recovery: %s", strerror(-error));
+	if (!oracle_check_prefix(o, ids, lo, &end))
+		crash_fail("%s%s", s->u->cache_lost ? "the cache was lost; " : "", o->text);
+	crash_trace("image: %u of %u, at least %u", end, o->n, lo);
+	oracle_rebase(o, ids);
+	s->u->cache_lost = false;
+	r->images++;
+}
+
+/* More operations on a recovered volume, up to the next crash. False: closed, no crash. */
+static bool live_on(struct run *r, struct crash_session *s, struct rng *rng)
+{
+	struct crash_universe *u = s->u;
+	struct crash_op ops[16];
+	uint32_t count = (uint32_t)rng_between(rng, 1, 16);
+	bool kill = rng_chance(rng, r->p->kill_percent, 100);
+
+	for (uint32_t i = 0; i < count; i++)
+		crash_op_random(&ops[i], &r->cfg, rng);
+	if (!kill)
+		u->world.cut_at = u->world.events + 1 + rng_below(rng, 4 * count);
+	s = drive(r, s, ops, NULL, count);
+	if (s && kill) {
+		session_kill(s, draw_keep(rng));
+		return true;
+	}
+	if (s && rng_chance(rng, 1, 2) && check_now(s)) {
+		/* It came to its end before the cut; so the cut is somewhere in the close. */
+		u->world.cut_at = u->world.events + 1 + rng_below(rng, 12);
+		if (session_close(s)) {
+			u->world.cut_at = 0;
+			return rng_chance(rng, 1, 2);
+		}
+	} else if (s) {
+		session_abandon(s);
+	}
+	universe_crash(u, draw_keep(rng));
+	if (r->p->target->has_store && rng_chance(rng, r->p->lose_cache_percent, 100)) {
+		crash_trace("the cache is lost");
+		universe_lose_cache(u);
+	}
+	return true;
+}
+
+static void explore(struct run *r, struct crash_universe *u, uint64_t seed)
+{
+	uint32_t generations = r->p->generations ? r->p->generations : 1;
+	struct rng rng;
+
+	rng_seed(&rng, seed);
+	rng_seed(&u->world.rng, rng_next(&rng));
+	for (uint32_t gen = 1;; gen++) {
+		struct crash_session *s = recover(r, u, &rng);
+
+		judge(r, s);
+		if (gen >= generations || rng_chance(&rng, 1, 3)) {
+			session_abandon(s);
+			return;
+		}
+		if (!live_on(r, s, &rng))
+			return;
+	}
+}
+
+static void visit(struct run *r, struct sim_keep keep)
+{
+	uint64_t seed = rng_next(&r->pick);
+
+	ctx.level = 1;
+	ctx.next[1] = 0;
+	universe_image(&r->main, keep, &r->image);
+	crash_trace("crash at event %" PRIu64 ", keep %d %" PRIu64, r->main.world.events,
+		    (int)keep.what, keep.n);
+	if (r->p->target->has_store && rng_chance(&r->pick, r->p->lose_cache_percent, 100)) {
+		crash_trace("the cache is lost");
+		universe_lose_cache(&r->image);
+	}
+	explore(r, &r->image, seed);
+	ctx.level = 0;
+}
+
+static void visit_all(struct run *r)
+{
+	uint64_t loose = sim_disk_undurable(r->main.disk);
+
+	visit(r, SIM_KEEP_NONE);
+	visit(r, SIM_KEEP_ALL);
+	for (uint64_t n = 1; n < loose && n < 4; n++)
+		visit(r, SIM_KEEP_PREFIX(n));
+	if (loose > 0)
+		visit(r, draw_keep(&r->pick));
+	if (loose > 1)
+		visit(r, draw_keep(&r->pick));
+}
+
+static void on_event(struct sim_world *world, void *arg)
+{
+	struct run *r = arg;
+
+	(void)world;
+	if (r->visiting || --r->stride_left)
+		return;
+	r->visiting = true;
+	r->stride_left = r->stride;
+	if (r->p->dense)
+		visit_all(r);
+	else
+		visit(r, draw_keep(&r->pick));
+	r->visiting = false;
+}
+
+/* ---- runs -------------------------------------------------------------------------------------- */
+
+static void run_program(struct run *r)
+{
+	struct crash_session *s;
+	struct err err = ERR_INIT;
+	int rc;
+
+	universe_init(&r->main, r->p->target, &r->cfg, rng_next(&r->rng), r->main_oracle);
+	universe_init(&r->image, r->p->target, &r->cfg, 1, r->image_oracle);
+	rc = r->p->target->create(&r->main, &err);
+	if (rc)
+		crash_fail("creating: %s", err_text(&err, rc));
+	r->main.world.on_event = on_event;
+	r->main.world.on_event_arg = r;
+	s = open_session(r, &r->main);
+	s = drive(r, s, r->ops, r->dropped, r->count);
+	if (check_now(s))
+		session_close(s);
+	if (sim_disk_scribbles(r->main.disk))
+		crash_fail("memory of a write was changed before its completion");
+	universe_free(&r->main);
+	universe_free(&r->image);
+}
+
+/* One run; returns how many images it checked. dropped: operations to leave out, or NULL. */
+static uint64_t run_seed(const struct crash_profile *p, uint64_t seed, const bool *dropped)
+{
+	struct run *r = calloc(1, sizeof(*r));
+	uint64_t images;
+
+	assert(r);
+	crash_begin(p->test, seed);
+	r->p = p;
+	r->seed = seed;
+	r->main_oracle = malloc(sizeof(*r->main_oracle));
+	r->image_oracle = malloc(sizeof(*r->image_oracle));
+	assert(r->main_oracle && r->image_oracle);
+	rng_seed(&r->rng, seed);
+	crash_config_random(&r->cfg, p, &r->rng);
+	oracle_init(r->main_oracle, seed + 1, r->cfg.sectors);
+	oracle_init(r->image_oracle, seed + 1, r->cfg.sectors);
+	make_program(r);
+	if (dropped)
+		memcpy(r->dropped, dropped, sizeof(r->dropped));
+	rng_seed(&r->pick, rng_next(&r->rng));
+	r->stride = p->dense ? 1 : (uint32_t)rng_between(&r->rng, 1, 3);
+	r->stride_left = r->stride;
+	run_program(r);
+	images = r->images;
+	free(r->main_oracle);
+	free(r->image_oracle);
+	free(r);
+	return images;
+}
+
+/* ---- shrinking ---------------------------------------------------------------------------------- */
+
+static bool still_fails(const struct crash_profile *p, uint64_t seed, const bool *dropped)
+{
+	int status = 0;
+	pid_t pid;
+
+	fflush(NULL);
+	pid = fork();
+	if (pid == 0) {
+		if (!freopen("/dev/null", "w", stderr))
+			_exit(0);
+		alarm(60);
+		run_seed(p, seed, dropped);
+		_exit(0);
+	}
+	return pid > 0 && waitpid(pid, &status, 0) == pid && status != 0;
+}
+
+/* Drops pieces of the program, from halves down to single operations. */
+static void shrink(const struct crash_profile *p, uint64_t seed)
+{
+	bool dropped[OPS_MAX] = {false}, attempt[OPS_MAX];
+	uint32_t left = 0;
+
+	if (!still_fails(p, seed, dropped)) {
+		test_note("seed %" PRIu64 " does not fail", seed);
+		return;
+	}
+	for (uint32_t piece = p->ops / 2; piece > 0; piece /= 2) {
+		for (uint32_t at = 0; at < p->ops; at += piece) {
+			uint32_t n = p->ops - at < piece ? p->ops - at : piece;
+
+			memcpy(attempt, dropped, sizeof(attempt));
+			memset(attempt + at, true, n);
+			if (memcmp(attempt, dropped, sizeof(attempt)) != 0 &&
+			    still_fails(p, seed, attempt))
+				memcpy(dropped, attempt, sizeof(dropped));
+		}
+	}
+	for (uint32_t i = 0; i < p->ops; i++)
+		left += !dropped[i];
+	test_note("shrunk to at most %u operations", left);
+	run_seed(p, seed, dropped);
+}
+
+void crash_run(const struct crash_profile *p)
+{
+	uint64_t want = crash_images(p->share_ppm);
+	uint64_t images = 0, runs = 0;
+	bool only;
+
+	do {
+		uint64_t seed = crash_seed(runs, &only);
+
+		if (only && getenv("VARVE_CRASH_SHRINK"))
+			shrink(p, seed);
+		else
+			images += run_seed(p, seed, NULL);
+		runs++;
+	} while (!only && images < want);
+	test_note("%" PRIu64 " images in %" PRIu64 " runs", images, runs);
+}
