@@ -82,32 +82,33 @@ bool run_has_program(const char *name)
 }
 
 /* In the child: an ordinary environment for a program, whatever ours was. */
-static void child_exec(char *const argv[])
+static void child_exec(const char *const argv[])
 {
 	const char *path = getenv("PATH");
 	char *full = cli_format("%s:/usr/sbin:/sbin", path ? path : "/usr/bin:/bin");
 
 	setenv("PATH", full, 1);
 	signal(SIGPIPE, SIG_DFL);
-	execvp(argv[0], argv);
-	fprintf(stderr, "varve: cannot run %s: %m\n", argv[0]);
+	/* execvp() does not write to them; its type is older than const. */
+	execvp(argv[0], (char *const *)(uintptr_t)argv);
+	fprintf(stderr, "varve: cannot run %s: %s\n", argv[0], strerror(errno));
 	_exit(127);
 }
 
-pid_t run_daemon(char *const argv[], const char *log_path)
+pid_t run_daemon(const char *const argv[], const char *log_path)
 {
 	pid_t pid;
 	int log, null;
 
 	log = open(log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 	if (log < 0) {
-		cli_error("cannot write %s: %m", log_path);
+		cli_error("cannot write %s: %s", log_path, strerror(errno));
 		return -1;
 	}
 	fflush(NULL);
 	pid = fork();
 	if (pid < 0)
-		cli_error("cannot start %s: %m", argv[0]);
+		cli_error("cannot start %s: %s", argv[0], strerror(errno));
 	if (pid == 0) {
 		setsid();
 		null = open("/dev/null", O_RDONLY);
@@ -203,7 +204,7 @@ static bool capture_both(struct capture *out, struct capture *err, uint64_t dead
 	return true;
 }
 
-static pid_t spawn_captured(char *const argv[], struct capture *out, struct capture *err)
+static pid_t spawn_captured(const char *const argv[], struct capture *out, struct capture *err)
 {
 	int po[2], pe[2];
 	pid_t pid;
@@ -229,7 +230,7 @@ static pid_t spawn_captured(char *const argv[], struct capture *out, struct capt
 	return pid;
 }
 
-int run_program(char *const argv[], unsigned int timeout_s, char **ret_out, char **ret_err)
+int run_program(const char *const argv[], unsigned int timeout_s, char **ret_out, char **ret_err)
 {
 	uint64_t deadline = run_now_ms() + timeout_s * UINT64_C(1000);
 	struct capture *c = calloc(2, sizeof(*c));

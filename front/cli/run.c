@@ -61,14 +61,15 @@ const char *run_dir(void)
 		return NULL;
 	}
 	if (mkdir(chosen, 0755) < 0 && errno != EEXIST) {
-		cli_error("cannot make the run directory %s: %m; set VARVE_RUN_DIR", chosen);
+		cli_error("cannot make the run directory %s: %s; set VARVE_RUN_DIR", chosen,
+			  strerror(errno));
 		free(chosen);
 		return NULL;
 	}
 	/* Daemons and mount tables know absolute paths only. */
 	real = realpath(chosen, NULL);
 	if (!real) {
-		cli_error("run directory %s: %m", chosen);
+		cli_error("run directory %s: %s", chosen, strerror(errno));
 		free(chosen);
 		return NULL;
 	}
@@ -126,7 +127,7 @@ int run_lock(const char *name, unsigned int timeout_s)
 	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 
 	if (fd < 0) {
-		cli_error("cannot open %s: %m", path);
+		cli_error("cannot open %s: %s", path, strerror(errno));
 		free(path);
 		return -1;
 	}
@@ -185,7 +186,7 @@ int run_save(const char *name, const char *suffix, json_t *record)
 
 	json_object_set_new(record, "boot", json_string(boot));
 	if (json_dump_file(record, temp, JSON_INDENT(2)) < 0 || rename(temp, path) < 0) {
-		cli_error("cannot write %s: %m", path);
+		cli_error("cannot write %s: %s", path, strerror(errno));
 		rc = -1;
 	}
 	free(boot);
@@ -199,6 +200,6 @@ void run_forget(const char *name, const char *suffix)
 	char *path = run_path(name, suffix);
 
 	if (unlink(path) < 0 && errno != ENOENT)
-		cli_warn("cannot remove %s: %m", path);
+		cli_warn("cannot remove %s: %s", path, strerror(errno));
 	free(path);
 }

@@ -49,7 +49,7 @@ pid_t run_process_alive(const json_t *process);
  * Starts argv as a daemon with its own session, its output appended to the log. Returns the pid, or
  * -1 after a message. It is a child of ours until we end.
  */
-pid_t run_daemon(char *const argv[], const char *log_path);
+pid_t run_daemon(const char *const argv[], const char *log_path);
 
 /* Waits until the process is gone: true when it is. Reaps it when it is ours. */
 bool run_wait_gone(pid_t pid, unsigned int timeout_ms, int *ret_status);
@@ -59,7 +59,7 @@ bool run_wait_gone(pid_t pid, unsigned int timeout_ms, int *ret_status);
  * or was killed for taking too long. ret_out: the first line of stdout; ret_err: all of stderr,
  * trimmed. Both may be NULL; free them.
  */
-int run_program(char *const argv[], unsigned int timeout_s, char **ret_out, char **ret_err);
+int run_program(const char *const argv[], unsigned int timeout_s, char **ret_out, char **ret_err);
 
 /* Whether a program of that name is in PATH. */
 bool run_has_program(const char *name);

@@ -4,7 +4,7 @@
  *
  * State arrives from the library as JSON, and its fields are the library's business: with --json it
  * is printed as it came, and otherwise as a table that knows no field by name. What a number means
- * is told by the end of its key (_bytes, _ns, _wall_ns), so a new field shows without a change here.
+ * is told by the end of its key (_bytes, _ns, _wall_ns): a new field shows without a change here.
  */
 #include "cli.h"
 

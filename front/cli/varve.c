@@ -8,6 +8,7 @@
  */
 #include "cli.h"
 
+#include <errno.h>
 #include <locale.h>
 #include <stdio.h>
 #include <string.h>
@@ -133,7 +134,7 @@ int main(int argc, char **argv)
 	varve_set_log(log_to_stderr, NULL);
 	rc = run(argc - 1, argv + 1);
 	if (fflush(stdout) != 0 || ferror(stdout)) {
-		cli_error("cannot write the output: %m");
+		cli_error("cannot write the output: %s", strerror(errno));
 		return rc == CLI_OK ? CLI_FAILED : rc;
 	}
 	return rc;
