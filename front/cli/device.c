@@ -10,9 +10,9 @@
  * holding everything twice.
  *
  * Undoing runs the other way round, and every piece may be missing already: the server may have
- * been killed, nbdfuse ends itself when its server is gone, an administrator may have detached the loop
- * device, and its number may be somebody else's by now. So each step first looks whether the piece
- * is there and is ours (a loop device by its backing file, a process by its start time).
+ * been killed, nbdfuse ends itself when its server is gone, an administrator may have detached the
+ * loop device, and its number may be somebody else's by now. So each step first looks whether the
+ * piece is there and is ours (a loop device by its backing file, a process by its start time).
  */
 #include "device.h"
 
