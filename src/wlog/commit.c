@@ -244,6 +244,12 @@ static void commit_begin(struct wlog *log)
 		if (log->written_seg > target)
 			target = log->written_seg;
 	}
+	/*
+	 * What is waited for may be the end of a write whose beginning is durable already: the home
+	 * takes it only as a whole.
+	 */
+	if (write_starving(log) && log->closed_seg > target)
+		target = log->closed_seg;
 	if (target <= log->durable_seg)
 		return;
 	log->commit_target = target;
@@ -284,12 +290,18 @@ void commit_barrier(struct wlog *log, struct dev_req *req, uint64_t target)
 	commit_advance(log);
 }
 
-/* The last segment that holds anything published: what a FLUSH has to wait for. */
+/*
+ * The last segment that holds anything published: what a FLUSH has to wait for. No more than that,
+ * or a FUA write that is published later, into an earlier segment, would stand behind it in the
+ * list of barriers.
+ */
 static uint64_t published_seg(const struct wlog *log)
 {
-	if (log->open && log->open->published)
-		return log->open->number;
-	return log->closed_seg;
+	uint64_t number = log->open ? log->open->number : log->closed_seg;
+
+	while (number > log->durable_seg && !seg_get(log, number)->published)
+		number--;
+	return number;
 }
 
 void wlog_flush(struct wlog *log, struct dev_req *req)
