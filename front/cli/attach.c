@@ -62,7 +62,8 @@ static int take_down(const char *name, unsigned int timeout_s, bool force)
 	if (owned_server(name)) {
 		enum server_end end = server_stop(name, timeout_s, force);
 
-		if (end != SERVER_CLEAN && !(end == SERVER_DIED && force))
+		/* One that had died lost nothing: there is a warning, and all is undone. */
+		if (end == SERVER_DIRTY || end == SERVER_RUNNING)
 			rc = CLI_FAILED;
 	}
 out:

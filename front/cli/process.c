@@ -5,6 +5,10 @@
  * A process is known by its pid and its start time in clock ticks since boot (/proc/PID/stat, field
  * 22): a pid alone may belong to somebody else by the time we look. Waiting uses a pidfd, which
  * becomes readable when the process ends whoever its parent is, so that nothing sleeps and looks.
+ *
+ * A daemon starts as an orphan: nbdkit in the foreground asks the kernel to be ended with its
+ * parent (PR_SET_PDEATHSIG), which must not be this command. So there is a process between the two,
+ * and the daemon holds still until that one is gone.
  */
 #include "run.h"
 
@@ -95,10 +99,44 @@ static void child_exec(const char *const argv[])
 	_exit(127);
 }
 
+/* The daemon itself: waits until it is an orphan, then becomes the program. */
+static void daemon_child(const char *const argv[], int log, int go)
+{
+	char byte;
+	int null;
+
+	while (read(go, &byte, 1) < 0 && errno == EINTR)
+		;
+	null = open("/dev/null", O_RDONLY);
+	if (null >= 0)
+		dup2(null, STDIN_FILENO);
+	dup2(log, STDOUT_FILENO);
+	dup2(log, STDERR_FILENO);
+	child_exec(argv);
+}
+
+/*
+ * In the parent: learns the daemon's pid, sees the process between us end, and only then lets the
+ * daemon go on.
+ */
+static pid_t daemon_parent(pid_t middle, int pid_fd, int go)
+{
+	pid_t pid = -1;
+
+	if (middle > 0) {
+		if (read(pid_fd, &pid, sizeof(pid)) != sizeof(pid))
+			pid = -1;
+		while (waitpid(middle, NULL, 0) < 0 && errno == EINTR)
+			;
+	}
+	close(go);
+	return pid;
+}
+
 pid_t run_daemon(const char *const argv[], const char *log_path)
 {
-	pid_t pid;
-	int log, null;
+	int go[2] = { -1, -1 }, report[2] = { -1, -1 }, log;
+	pid_t middle = -1, pid;
 
 	log = open(log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
 	if (log < 0) {
@@ -106,18 +144,25 @@ pid_t run_daemon(const char *const argv[], const char *log_path)
 		return -1;
 	}
 	fflush(NULL);
-	pid = fork();
+	if (pipe2(go, O_CLOEXEC) == 0 && pipe2(report, O_CLOEXEC) == 0)
+		middle = fork();
+	if (middle == 0) {
+		setsid();
+		pid = fork();
+		if (pid == 0) {
+			close(go[1]);
+			daemon_child(argv, log, go[0]);
+		}
+		if (pid < 0 || write(report[1], &pid, sizeof(pid)) != sizeof(pid))
+			_exit(1);
+		_exit(0);
+	}
+	close(report[1]);
+	pid = daemon_parent(middle, report[0], go[1]);
 	if (pid < 0)
 		cli_error("cannot start %s: %s", argv[0], strerror(errno));
-	if (pid == 0) {
-		setsid();
-		null = open("/dev/null", O_RDONLY);
-		if (null >= 0)
-			dup2(null, STDIN_FILENO);
-		dup2(log, STDOUT_FILENO);
-		dup2(log, STDERR_FILENO);
-		child_exec(argv);
-	}
+	close(report[0]);
+	close(go[0]);
 	close(log);
 	return pid;
 }

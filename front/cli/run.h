@@ -46,12 +46,12 @@ pid_t run_process_alive(const json_t *process);
 /* ---- processes ------------------------------------------------------------------------------- */
 
 /*
- * Starts argv as a daemon with its own session, its output appended to the log. Returns the pid, or
- * -1 after a message. It is a child of ours until we end.
+ * Starts argv as a daemon in a session of its own, its output appended to the log. Returns the pid,
+ * or -1 after a message. It is no child of ours.
  */
 pid_t run_daemon(const char *const argv[], const char *log_path);
 
-/* Waits until the process is gone: true when it is. Reaps it when it is ours. */
+/* Waits until the process is gone: true when it is. Reaps it when it is a child of ours. */
 bool run_wait_gone(pid_t pid, unsigned int timeout_ms, int *ret_status);
 
 /*

@@ -27,7 +27,7 @@ static int stop(const struct cli_args *args, const char *name)
 	end = server_stop(name, cli_seconds(args, "timeout", 120), cli_flag(args, "force"));
 	if (end == SERVER_NONE)
 		cli_error("%s is not served", name);
-	return end == SERVER_CLEAN ? CLI_OK : CLI_FAILED;
+	return end == SERVER_CLEAN || end == SERVER_DIED ? CLI_OK : CLI_FAILED;
 }
 
 static int start(const struct cli_args *args, struct server_options *opt)

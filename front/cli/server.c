@@ -298,6 +298,9 @@ json_t *server_start(const struct server_options *opt)
 	record = make_record(opt, path, pid);
 	if (run_save(opt->name, "server", record) < 0 || wait_ready(opt, path, pid, log) < 0) {
 		run_forget(opt->name, "server");
+		run_forget(opt->name, "pid");
+		if (path)
+			unlink(path);
 		json_decref(record);
 		record = NULL;
 		goto out;
