@@ -14,7 +14,12 @@
  *   lsvd_close()    frees; without a release before it, it is the same as a crash
  *
  * Requests go to the log (lsvd_log(), wlog/wlog.h); what the log does not hold it asks of this
- * home. Functions are "entered" (base/host.h) unless said otherwise.
+ * home. Where there is no log (the volume was opened without a cache, or with one that is still to
+ * be formatted by lsvd_acquire()) reads go to lsvd_read().
+ *
+ * Functions are "entered" (base/host.h) unless said otherwise. They may submit to the store and the
+ * cache device; whoever calls them kicks both after leaving. What runs from a completion or from
+ * deferred work kicks by itself.
  */
 #ifndef LSVD_LSVD_H
 #define LSVD_LSVD_H
@@ -73,7 +78,7 @@ struct lsvd_info {
 	uint64_t attach_epoch, committed_epoch;
 	uint64_t version;            /* the store's, for compare-and-swap */
 	uint64_t created_wall_ns, changed_wall_ns;
-	uint64_t checkpoint_seq[2];  /* newest first; 0: none */
+	uint64_t checkpoint_seq[2];  /* what they cover, newest first; 0: none */
 	uint64_t last_seq, last_lsn; /* as of the last clean close or checkpoint */
 	bool clean;                  /* nothing is in any cache that is not here */
 };
@@ -109,7 +114,15 @@ int lsvd_open(struct host *host, struct store *store, const char *name, struct d
 int lsvd_acquire(struct lsvd *lsvd, struct err *err);
 bool lsvd_acquired(const struct lsvd *lsvd);
 
+/* NULL: there is none, see above. lsvd_acquire() may change this. */
 struct wlog *lsvd_log(struct lsvd *lsvd);
+
+/*
+ * Reads without a log: a DEV_READ on sector boundaries, done through host->ready. Only while
+ * lsvd_log() is NULL.
+ */
+void lsvd_read(struct lsvd *lsvd, struct dev_req *req);
+
 void lsvd_tick(struct lsvd *lsvd); /* the log's tick is included */
 void lsvd_set_hold(struct lsvd *lsvd, bool hold);
 
@@ -121,12 +134,13 @@ struct lsvd_drain {
 	struct list_head link;
 	uint64_t lsn;
 	uint64_t deadline_ns;
+	int result;
 	void (*done)(struct lsvd_drain *drain, int error);
 };
 
 void lsvd_drain(struct lsvd *lsvd, struct lsvd_drain *drain);
 
-/* Asks for a checkpoint; the same way. */
+/* Asks for a checkpoint of all that has reached the store by now; the same way. */
 void lsvd_checkpoint(struct lsvd *lsvd, struct lsvd_drain *drain);
 
 /*
@@ -136,8 +150,18 @@ void lsvd_checkpoint(struct lsvd *lsvd, struct lsvd_drain *drain);
  */
 int lsvd_release(struct lsvd *lsvd, struct err *err);
 
-/* Nothing of ours may be in flight any more: lsvd_idle() says so. Not entered. */
+/*
+ * Before a close that was not preceded by a release: nothing new is begun and nothing tried again,
+ * and lsvd_idle() becomes true when what is in flight has come back. Drains that are waiting are
+ * done with -ECANCELED.
+ */
+void lsvd_stop(struct lsvd *lsvd);
 bool lsvd_idle(const struct lsvd *lsvd);
+
+/*
+ * Frees. Nothing of ours may be in flight any more (lsvd_idle()), unless it will never complete:
+ * in a simulation, after the death of devices, store and deferred work. Not entered.
+ */
 void lsvd_close(struct lsvd *lsvd);
 
 struct lsvd_status {
@@ -150,7 +174,10 @@ struct lsvd_status {
 	uint64_t puts_in_flight, put_retries, put_bytes, checkpoint_bytes, checkpoints;
 	uint64_t batched_bytes, coalesced_bytes; /* taken from the log; of these overwritten in batch */
 	uint64_t oldest_undestaged_ns;
+	uint64_t busy;  /* requests and works in flight */
 	int home_error; /* the error that the store is failing with now, or 0 */
+	int failed;     /* 0; -ESTALE: fenced by another owner, -EEXIST: a foreign object in our
+			   way. Nothing is destaged and nothing read any more: close */
 };
 
 void lsvd_status(struct lsvd *lsvd, struct lsvd_status *ret);
