@@ -135,7 +135,7 @@ static int files(void)
 	f = popen(cmd, "r");
 	CHECK(f && fgets(line, sizeof(line), f));
 	pclose(f);
-	return atoi(line);
+	return (int)strtol(line, NULL, 10);
 }
 
 static const char *traced(void)

@@ -19,12 +19,19 @@ struct lister {
 	char keys[256];
 };
 
+static void append(char *to, size_t size, const char *key)
+{
+	size_t len = strlen(to);
+
+	snprintf(to + len, size - len, "%s ", key);
+}
+
 static int on_entry(struct store_req *req, const char *key, uint64_t size_bytes)
 {
 	struct lister *l = container_of(req, struct lister, req);
 
 	CHECK(size_bytes <= 100);
-	strcat(strcat(l->keys, key), " ");
+	append(l->keys, sizeof(l->keys), key);
 	return strcmp(key, "v.stop") == 0 ? -ECANCELED : 0;
 }
 

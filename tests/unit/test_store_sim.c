@@ -99,12 +99,19 @@ struct lister {
 	int count;
 };
 
+static void append(char *to, size_t size, const char *key)
+{
+	size_t len = strlen(to);
+
+	snprintf(to + len, size - len, "%s ", key);
+}
+
 static int on_entry(struct store_req *req, const char *key, uint64_t size_bytes)
 {
 	struct lister *l = container_of(req, struct lister, req);
 
 	CHECK(size_bytes <= BODY);
-	strcat(strcat(l->keys, key), " ");
+	append(l->keys, sizeof(l->keys), key);
 	return ++l->count == 50 ? -E2BIG : 0;
 }
 
@@ -113,7 +120,7 @@ static int list(struct lister *l, const char *prefix)
 	memset(l, 0, sizeof(*l));
 	l->req.op = STORE_LIST;
 	l->req.entry = on_entry;
-	strcpy(l->req.key, prefix);
+	snprintf(l->req.key, sizeof(l->req.key), "%s", prefix);
 	return store_sync(store, &l->req);
 }
 
@@ -233,7 +240,8 @@ TEST(late_put_meets_what_is_there)
 	struct tagged t[2] = {0};
 	uint64_t version = 0;
 
-	open_bucket(test_seed(), (struct sim_bucket_options){.late_ppm = 1000000, .hold_late = true});
+	open_bucket(test_seed(),
+		    (struct sim_bucket_options){.late_ppm = 1000000, .hold_late = true});
 	CHECK_OK(store_replace(store, "sb", "one", 3, &version));
 	send(&t[0], STORE_PUT_NEW, "v.1", 1);
 	t[1].req.version = version;
@@ -400,7 +408,8 @@ TEST(two_owners_on_one_bucket)
 	struct store *other, *old;
 	struct err err = ERR_INIT;
 
-	open_bucket(test_seed(), (struct sim_bucket_options){.late_ppm = 1000000, .hold_late = true});
+	open_bucket(test_seed(),
+		    (struct sim_bucket_options){.late_ppm = 1000000, .hold_late = true});
 	CHECK_OK(sim_store_open(bucket, 2, &other));
 	CHECK_OK(store->ops->lock(store, "v", &err));
 	CHECK_EQ(store->ops->lock(store, "v", &err), -EBUSY);
