@@ -365,7 +365,7 @@ static int drop_incomplete(struct scan *s)
 }
 
 /* Enters into the map what the home does not hold yet. */
-static int build_map(struct wlog *log)
+static int build_map(struct wlog *log, struct err *err)
 {
 	log->destaged_seg = log->tail_seg - 1;
 	for (uint64_t n = log->tail_seg; n < log->next_seg; n++) {
@@ -381,6 +381,11 @@ static int build_map(struct wlog *log)
 
 			if (rec->flags & WLOG_REC_VOID)
 				continue;
+			if (le48_get(rec->lba) + le32_get(rec->sectors) > log->home->sectors)
+				return err_corrupt(err,
+						   "log: segment %llu writes beyond the end of the "
+						   "volume; has that shrunk?",
+						   (unsigned long long)n);
 			rc = extmap_insert(&log->map, le48_get(rec->lba), le32_get(rec->sectors),
 					   rec_value(n, rec));
 			if (rc)
@@ -418,7 +423,7 @@ int replay(struct wlog *log, const struct wlog_sb *sb, struct err *err)
 	if (!rc)
 		rc = drop_incomplete(&s);
 	if (!rc)
-		rc = build_map(log);
+		rc = build_map(log, err);
 	free(s.buf);
 	if (rc)
 		return rc;
