@@ -512,7 +512,9 @@ TEST(puts_in_flight_are_done_by_workers_and_helpers)
 	CHECK(store_help(store) || in_flight < 64);
 	while (in_flight)
 		store_poll(store, true);
-	CHECK_EQ(store_poll(store, true), 0);
+	/* The last done() may not have been counted yet when it has set in_flight. */
+	while (store_poll(store, true))
+		;
 	CHECK(!store_help(store));
 	store->ops->counters(store, &c);
 	CHECK_EQ(c.puts, 64);
