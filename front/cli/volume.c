@@ -25,7 +25,8 @@ static int create(const struct cli_args *args)
 	/* Options that are settings by another name. */
 	static const char *const same[][2] = {
 		{ "size", "size" }, { "store", "store" }, { "cache", "cache" },
-		{ "cache-size", "cache_size" }, { "type", "type" },
+		{ "cache-size", "cache_size" }, { "block-size", "block_size" },
+		{ "type", "type" },
 	};
 	struct cli_settings settings = { 0 };
 	const char *name = args->operands[0];
@@ -239,6 +240,7 @@ static const struct cli_option create_options[] = {
 	{ "store", 0, "STORE", "where its objects go: dir:/path/base" },
 	{ "cache", 'c', "PATH", "file or device for the write log" },
 	{ "cache-size", 0, "SIZE", "size of a cache file that is made" },
+	{ "block-size", 0, "SIZE", "unit of atomicity, 512 (default) to 4096" },
 	{ "type", 0, "TYPE", "kind of volume (default lsvd)" },
 	{ "set", 0, "KEY=VALUE", "any setting of varve.conf(5); may be repeated" },
 	{ 0 },
