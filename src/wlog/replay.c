@@ -431,9 +431,6 @@ int replay(struct wlog *log, const struct wlog_sb *sb, struct err *err)
 		log->next_lsn = s.seen_lsn + 1;
 	log->durable_lsn = s.last_lsn;
 	log->published_lsn = s.last_lsn;
-	/* LSNs are skipped: what is beyond the last one that the home knows may be nothing at all. */
-	if (log->destaged_seg == log->next_seg - 1 && log->destaged_lsn < s.last_lsn)
-		log->destaged_lsn = s.last_lsn;
 	log->durable_seg = log->written_seg = log->submitted_seg = log->next_seg - 1;
 	log->sealed_seg = log->closed_seg = log->next_seg - 1;
 	return 0;
