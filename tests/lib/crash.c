@@ -31,6 +31,7 @@
 #define TRACE_LINES 64
 #define TRACE_LEN 120
 #define RECOVERY_TRIES 5
+#define EAGAIN_TRIES 8
 
 struct run {
 	const struct crash_profile *p;
@@ -154,6 +155,9 @@ void crash_config_random(struct crash_config *cfg, const struct crash_profile *p
 		ring_kib = p->disk_kib;
 	memset(cfg, 0, sizeof(*cfg));
 	cfg->sectors = ONE_OF(rng, 16, 40, 64, 96, 128);
+	/* So that they lie on both sides of the border between two shards of a checkpoint. */
+	if (p->target->has_store && rng_chance(rng, 1, 2))
+		cfg->lba_base = 2048 - cfg->sectors / 2;
 	cfg->disk_bytes = (128 + ring_kib) << 10;
 	cfg->segment_bytes = ONE_OF(rng, 4096, 4096, 8192, 16384, 32768);
 	cfg->buffers = ONE_OF(rng, 4, 4, 5, 8, 16);
@@ -219,12 +223,35 @@ static void make_program(struct run *r)
 
 /* ---- driving -------------------------------------------------------------------------------- */
 
+/*
+ * A new session, opened. -EAGAIN says that somebody else was at work meanwhile: a late request of
+ * the dead owner.
+ */
+static int try_open(struct run *r, struct crash_universe *u, bool discard, uint64_t seed,
+		    struct crash_session **ret, struct err *err)
+{
+	int rc = 0;
+
+	for (uint64_t i = 0; i < EAGAIN_TRIES; i++) {
+		*ret = session_new(r->p->target, u, seed + i);
+		err_clear(err);
+		rc = session_open(*ret, discard, err);
+		if (rc != -EAGAIN || u->world.power_off)
+			break;
+		session_abandon(*ret);
+		*ret = NULL;
+	}
+	if (rc == -EAGAIN)
+		crash_fail("does not open: %s", err_text(err, rc));
+	return rc;
+}
+
 /* Opens in a universe that must open. NULL when the power went off meanwhile. */
 static struct crash_session *open_session(struct run *r, struct crash_universe *u)
 {
-	struct crash_session *s = session_new(r->p->target, u, rng_next(&u->world.rng));
+	struct crash_session *s;
 	struct err err = ERR_INIT;
-	int rc = session_open(s, false, &err);
+	int rc = try_open(r, u, false, rng_next(&u->world.rng), &s, &err);
 
 	if (u->world.power_off) {
 		session_abandon(s);
@@ -313,9 +340,7 @@ static struct crash_session *recover(struct run *r, struct crash_universe *u, st
 			   rng_chance(rng, r->p->cut_recovery_percent, 100);
 
 		u->world.cut_at = cut ? u->world.events + 1 + rng_below(rng, 14) : 0;
-		s = session_new(r->p->target, u, rng_next(rng));
-		err_clear(&err);
-		rc = session_open(s, discard, &err);
+		rc = try_open(r, u, discard, rng_next(rng), &s, &err);
 		if (!u->world.power_off)
 			break;
 		crash_trace("cut inside recovery");
@@ -328,9 +353,7 @@ static struct crash_session *recover(struct run *r, struct crash_universe *u, st
 		if (rc != -ENODEV && rc != -EXDEV && rc != -ESTALE)
 			crash_fail("a lost cache: %s", err_text(&err, rc));
 		session_abandon(s);
-		s = session_new(r->p->target, u, rng_next(rng));
-		err_clear(&err);
-		rc = session_open(s, true, &err);
+		rc = try_open(r, u, true, rng_next(rng), &s, &err);
 	}
 	if (rc)
 		crash_fail("does not recover: %s", err_text(&err, rc));
@@ -351,7 +374,7 @@ static void judge(struct run *r, struct crash_session *s)
 	if (!oracle_check_prefix(o, ids, lo, &end))
 		crash_fail("%s%s", s->u->cache_lost ? "the cache was lost; " : "", o->text);
 	crash_trace("image: %u of %u, at least %u", end, o->n, lo);
-	oracle_rebase(o, ids);
+	oracle_recovered(o, end, s->u->cache_lost);
 	s->u->cache_lost = false;
 	r->images++;
 }

@@ -15,7 +15,8 @@
 
 #define STALL_STEPS 400000
 #define STALL_NS UINT64_C(600000000000)
-#define BURY_ROUNDS 100000
+#define BURY_ROUNDS 1000
+#define BURY_STEP_NS UINT64_C(1000000000)
 #define READ_SECTORS 48u
 
 /* ---- universes ------------------------------------------------------------------------------ */
@@ -253,7 +254,7 @@ static void prepare(struct crash_session *s, struct sim_op *op, const struct cra
 	if (op->req.op == DEV_WRITE && op->sectors > wlog_max_io_bytes(s->sh.log) / 512)
 		op->sectors = wlog_max_io_bytes(s->sh.log) / 512;
 	op->req.fua = spec->fua && op->req.op != DEV_READ && op->req.op != DEV_FLUSH;
-	op->req.off_bytes = (uint64_t)spec->lba * DEV_SECTOR_BYTES;
+	op->req.off_bytes = (uint64_t)(s->u->cfg->lba_base + spec->lba) * DEV_SECTOR_BYTES;
 	dev_req_buf(&op->req, s->mem[slot], (size_t)op->sectors * DEV_SECTOR_BYTES);
 	if (op->req.op == DEV_FLUSH) {
 		op->mark = oracle_mark(o);
@@ -383,34 +384,44 @@ static void read_all_done(struct sim_op *op)
 	progress(s);
 }
 
+static int read_range(struct crash_session *s, uint32_t lba, uint32_t n, uint8_t *to)
+{
+	struct sim_op *op = take_slot(s);
+	size_t slot = (size_t)(op - s->ops);
+
+	prepare(s, op, &(struct crash_op){.kind = CRASH_READ, .lba = lba, .sectors = n});
+	op->done = read_all_done;
+	progress(s);
+	sim_host_submit(&s->sh, op);
+	while (s->sh.in_flight && session_step(s))
+		;
+	if (s->u->world.power_off)
+		return -ENODEV;
+	memcpy(to, s->mem[slot], (size_t)n * DEV_SECTOR_BYTES);
+	return op->req.result;
+}
+
+int session_read(struct crash_session *s, uint32_t lba, void *sector)
+{
+	return read_range(s, lba, 1, sector);
+}
+
 bool session_read_all(struct crash_session *s, uint64_t *ids, int *ret_error)
 {
-	struct oracle *o = s->u->oracle;
 	uint32_t sectors = s->u->cfg->sectors;
 	uint8_t *all = malloc((size_t)sectors * DEV_SECTOR_BYTES);
-	bool ok = true;
 
 	assert(all);
 	*ret_error = 0;
-	for (uint32_t lba = 0; lba < sectors && ok; lba += READ_SECTORS) {
+	for (uint32_t lba = 0; lba < sectors && !*ret_error; lba += READ_SECTORS) {
 		uint32_t n = sectors - lba < READ_SECTORS ? sectors - lba : READ_SECTORS;
-		struct sim_op *op = take_slot(s);
-		size_t slot = (size_t)(op - s->ops);
 
-		prepare(s, op, &(struct crash_op){.kind = CRASH_READ, .lba = lba, .sectors = n});
-		op->done = read_all_done;
-		sim_host_submit(&s->sh, op);
-		while (s->sh.in_flight && session_step(s))
-			;
-		ok = !s->u->world.power_off && op->req.result == 0;
-		*ret_error = op->req.result;
-		memcpy(all + (size_t)lba * DEV_SECTOR_BYTES, s->mem[slot],
-		       (size_t)n * DEV_SECTOR_BYTES);
+		*ret_error = read_range(s, lba, n, all + (size_t)lba * DEV_SECTOR_BYTES);
 	}
-	if (ok && !oracle_decode_all(o, all, ids))
-		crash_fail("after recovery: %s", o->text);
+	if (!*ret_error && !oracle_decode_all(s->u->oracle, all, ids))
+		crash_fail("after recovery: %s", s->u->oracle->text);
 	free(all);
-	return ok;
+	return !*ret_error;
 }
 
 /* A wish to the end; false when the power is off. */
@@ -456,10 +467,18 @@ void session_abandon(struct crash_session *s)
 	s->dead = true;
 	/* Whatever it submits while it is brought down must not reach the media. */
 	s->u->world.power_off = true;
-	while (s->engine && (sim_host_bury(&s->sh) || !s->target->idle(s))) {
-		if (rounds++ < BURY_ROUNDS)
-			continue;
-		crash_fail("does not become idle when its devices are gone");
+	while (s->engine) {
+		while (sim_host_bury(&s->sh))
+			;
+		if (s->target->idle(s))
+			break;
+		if (rounds++ > BURY_ROUNDS)
+			crash_fail("does not become idle when its devices are gone");
+		/* What is repeated until a timeout gets its time. */
+		s->u->world.clock_ns += BURY_STEP_NS;
+		host_enter(&s->sh.host);
+		s->target->tick(&s->sh);
+		host_leave(&s->sh.host);
 	}
 	if (s->engine)
 		s->target->close(s);

@@ -21,7 +21,8 @@
 
 /* Everything random about a run but its program. */
 struct crash_config {
-	uint32_t sectors;      /* of the volume */
+	uint32_t sectors;      /* that are used: the oracle's */
+	uint32_t lba_base;     /* where they begin in the volume */
 	uint32_t disk_bytes;   /* of the cache device */
 	uint32_t segment_bytes, buffers, writes_in_flight, barrier_deadline_us;
 	uint32_t batch_bytes, puts_in_flight, checkpoint_objects, part_bytes, shard_log2;
@@ -149,6 +150,8 @@ bool session_step(struct crash_session *s);
 void session_settle(struct crash_session *s);
 /* Reads the whole volume into ids. False when the power went off or a read failed. */
 bool session_read_all(struct crash_session *s, uint64_t *ids, int *ret_error);
+/* Reads one sector: 0 or the error. */
+int session_read(struct crash_session *s, uint32_t lba, void *sector);
 /* Drain, checkpoint, release, close, free. False if the power went off: it is abandoned then. */
 bool session_close(struct crash_session *s);
 /* After a power cut or a kill, or to leave without a word: brings everything back and frees. */

@@ -244,7 +244,7 @@ static const char *describe(const struct oracle *o, uint64_t id, char text[80])
 		snprintf(text, 80, "write %" PRIu64 " (no. %u, lba %u+%u, %s)", id, w->seq, w->lba,
 			 w->sectors, states[w->state]);
 	else
-		snprintf(text, 80, "write %" PRIu64 " of before the last recovery", id);
+		snprintf(text, 80, "write %" PRIu64 " of another time", id);
 	return text;
 }
 
@@ -362,6 +362,16 @@ bool oracle_check_read(struct oracle *o, uint32_t lba, uint32_t sectors, const u
 				   lba + i, describe(o, id, text), floor[i]);
 	}
 	return true;
+}
+
+void oracle_recovered(struct oracle *o, uint32_t end, bool from_home)
+{
+	for (uint32_t seq = end + 1; seq <= o->n; seq++)
+		o->writes[o->order[seq - 1]].seq = 0;
+	o->n = end;
+	o->lo = end;
+	if (from_home || o->lo_home > end)
+		o->lo_home = end;
 }
 
 void oracle_rebase(struct oracle *o, const uint64_t *ids)

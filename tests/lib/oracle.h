@@ -8,7 +8,7 @@
  *
  * A write has an id from its submission. It gets its place in the history, a sequence number, when
  * the engine takes it (reserve): from then on it may be on media. Numbers 1..n are the order in
- * which the writes count; position 0 is the base, what the last recovery answered.
+ * which the writes count; position 0 is the base: what was there before them.
  *
  *	id = oracle_write(o, ORACLE_DATA, lba, sectors);
  *	oracle_stamp(o, id, lba, buf, sectors);
@@ -27,8 +27,9 @@
  *	oracle_check_read      a read while the volume is in use: nothing older than what was
  *	                       acknowledged before it was submitted
  *
- * After a recovery oracle_rebase() makes the image the base: whatever comes later must answer the
- * same (P2: "reading it again, after yet another crash").
+ * After a recovery oracle_recovered() cuts the history where the image ends: whatever comes later
+ * must answer the same (P2: "reading it again, after yet another crash"). Where writes have failed
+ * there is no such place, and oracle_rebase() makes the image itself the base.
  */
 #ifndef TESTS_LIB_ORACLE_H
 #define TESTS_LIB_ORACLE_H
@@ -112,6 +113,8 @@ void oracle_read_floor(const struct oracle *o, uint32_t lba, uint32_t sectors, u
 bool oracle_check_read(struct oracle *o, uint32_t lba, uint32_t sectors, const uint32_t *floor,
 		       const void *buf);
 
+/* The image is the history up to end, durably; what was behind it never was. */
+void oracle_recovered(struct oracle *o, uint32_t end, bool from_home);
 void oracle_rebase(struct oracle *o, const uint64_t *ids);
 
 #endif
