@@ -73,12 +73,15 @@ int sim_dev_crash(struct sim_disk *disk, struct rng *rng);
 
 /*
  * Makes dst, a disk of the same size and usually of another world, what src would be after a
- * crash now. src goes on undisturbed. Devices that were open on dst are dead.
+ * crash now. src goes on undisturbed. Faults are not copied: dst has its own. Devices that were
+ * open on dst are dead.
  */
 int sim_disk_image(const struct sim_disk *src, struct sim_keep keep, struct sim_disk *dst);
 
-/* The death of the process that had dev open: requests in flight land or not, by the seed; what
- * was acknowledged stays in the write cache of the disk. The device is dead. */
+/*
+ * The death of the process that had dev open: requests in flight land or not, by the seed; what
+ * was acknowledged stays in the write cache of the disk. The device is dead.
+ */
 void sim_dev_kill(struct dev *dev);
 
 /* How many writes, zeroes and discards a crash would now decide about: the bound of PREFIX. */

@@ -65,7 +65,8 @@ int sim_store_kill(struct store *store, struct sim_keep keep);
 
 /*
  * Makes dst, usually of another world, what src would be after a crash now. Bodies are shared, so
- * this is cheap. Late requests and faults are copied. Stores that were open on dst are dead.
+ * this is cheap. Options and late requests are copied, faults are not: dst has its own. Stores that
+ * were open on dst are dead.
  */
 int sim_bucket_image(const struct sim_bucket *src, struct sim_keep keep, struct sim_bucket *dst);
 

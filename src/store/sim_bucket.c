@@ -295,7 +295,6 @@ int sim_bucket_image(const struct sim_bucket *src, struct sim_keep keep, struct 
 	dst->seq = src->seq;
 	dst->version = src->version;
 	dst->opt = src->opt;
-	dst->faults = src->faults;
 	ret = copy_effects(&src->late, &dst->late);
 	if (ret == 0)
 		ret = copy_effects(&src->flying, &dst->flying);
