@@ -148,14 +148,14 @@ static int parse_method(const struct cli_args *args, enum device_method *ret)
 static uint32_t block_size(const char *volume)
 {
 	char *text = NULL;
-	json_t *answer, *status;
 	json_int_t block;
+	json_t *answer;
 
-	if (varve_control_call(volume, "{\"command\": \"status\"}", &text) < 0)
+	if (varve_control_call(volume, "{\"command\": \"info\"}", &text) < 0)
 		return 512;
 	answer = cli_json(text);
-	status = json_object_get(answer, "status");
-	block = json_integer_value(json_object_get(status ? status : answer, "block_bytes"));
+	block = json_integer_value(
+		json_object_get(json_object_get(answer, "info"), "block_bytes"));
 	json_decref(answer);
 	return block == 1024 || block == 2048 || block == 4096 ? (uint32_t)block : 512;
 }

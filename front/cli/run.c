@@ -83,24 +83,14 @@ bool run_dir_is_private(void)
 	return run_dir() && from_env;
 }
 
+/* As the library names the control socket of a spec: by what follows its last separator. */
 char *run_name(const char *name_or_spec)
 {
-	const char *end = strrchr(name_or_spec, '/');
-	const char *colon = strrchr(name_or_spec, ':');
-	const char *begin = name_or_spec;
-	char *name, *p;
+	const char *name = name_or_spec + strlen(name_or_spec);
 
-	if (strpbrk(name_or_spec, "/,:")) {
-		begin = end && (!colon || end > colon) ? end + 1 : colon ? colon + 1 : begin;
-		end = strrchr(begin, ',');
-		if (end && end[1])
-			begin = end + 1;
-	}
-	name = cli_format("%s", begin[0] ? begin : "volume");
-	for (p = name; *p; p++)
-		if (strchr("/,: \t\n", *p))
-			*p = '_';
-	return name;
+	while (name > name_or_spec && !strchr("/,:", name[-1]))
+		name--;
+	return cli_format("%s", name[0] ? name : "volume");
 }
 
 char *run_path(const char *name, const char *suffix)

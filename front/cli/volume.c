@@ -130,31 +130,23 @@ static json_t *info_of_open(const char *volume)
 			 (int)info.optimal_bytes, "max_atomic_bytes", (int)info.max_atomic_bytes);
 }
 
-/* The same members, as far as the server's status has them. */
 static json_t *info_of_server(const char *volume)
 {
-	static const char *const keys[] = { "name", "type", "uuid", "size_bytes", "block_bytes",
-					    "optimal_bytes", "max_atomic_bytes" };
-	json_t *answer, *status, *ret;
+	json_t *answer, *ret;
 	char *text = NULL;
-	size_t i;
+	int rc;
 
 	cli_deadline(ANSWER_TIMEOUT_S, volume);
-	if (varve_control_call(volume, "{\"command\": \"status\"}", &text) < 0) {
-		cli_deadline(0, NULL);
+	rc = varve_control_call(volume, "{\"command\": \"info\"}", &text);
+	cli_deadline(0, NULL);
+	if (rc < 0) {
 		cli_fail("%s: its server does not answer", volume);
 		return NULL;
 	}
-	cli_deadline(0, NULL);
 	answer = cli_json(text);
-	status = json_object_get(answer, "status");
-	ret = json_object();
-	for (i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
-		json_t *value = json_object_get(status, keys[i]);
-
-		if (value)
-			json_object_set(ret, keys[i], value);
-	}
+	ret = json_incref(json_object_get(answer, "info"));
+	if (!ret)
+		cli_error("%s: its server does not tell", volume);
 	json_decref(answer);
 	return ret;
 }
