@@ -7,8 +7,8 @@
  * sentence on the last error of the calling thread: what failed, where, and what to do.
  *
  * Threads: every function may be called from any thread at any time, except that a volume must not
- * be closed while a call on it is running. fork(): a volume belongs to the process that opened it;
- * in a child every call on it fails with -EOWNERDEAD.
+ * be closed while a call on it is running or a request of it is not done. fork(): a volume belongs
+ * to the process that opened it; in a child every call on it fails with -EOWNERDEAD.
  */
 #ifndef VARVE_VARVE_H
 #define VARVE_VARVE_H

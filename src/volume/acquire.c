@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The engine's life, and the writer's right.
+ *
+ * Opening a volume takes no right. The first mutation turns LOOKING into ACQUIRING; from then on
+ * every request, reads too, waits in vol->waiting, and when those that the engine has are done the
+ * right is taken: by the mutation's own thread if it waits anyway, else by a worker. Then all that
+ * waited starts again, in order; if the right was refused, the mutations among them fail.
+ *
+ * What may go wrong: somebody else has the right (-EBUSY): we go on looking, and the next mutation
+ * tries again. Somebody had it since we opened (-EAGAIN): what we know is old, so the engine is
+ * closed and opened again, ACQUIRE_TRIES times at most. The engine cannot be opened again: FAILED.
+ *
+ * Invariants
+ *   1. acquire_run() runs once for each time that LOOKING became ACQUIRING, with no request in the
+ *      engine: acquire_started is set once, by whoever finds all counters zero.
+ *   2. vol->lsvd and vol->log change only in ACQUIRING. Whoever uses them without a request
+ *      (status, tick, drain) enters by volume_enter_settled(), or looks at the state.
+ *
+ * Locks: the host's. lsvd_acquire() and the like run not entered.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "runtime/clock.h"
+#include "volume/volume.h"
+
+#define ACQUIRE_TRIES 5
+
+/* ---- the engine ---------------------------------------------------------------------------- */
+
+int volume_engine_open(struct varve_volume *vol, struct err *err)
+{
+	struct dev *cache = vol->h.dev ? &vol->h.dev->dev : NULL;
+	int rc;
+
+	rc = lsvd_open(&vol->h.host, &vol->h.store->store, vol->object, cache, vol->discard_cache,
+		       &vol->cfg.opt, &vol->lsvd, &vol->cut, err);
+	if (rc) {
+		vol->lsvd = NULL;
+		return rc;
+	}
+	vol->log = lsvd_log(vol->lsvd);
+	vol->max_io_bytes = vol->log ? wlog_max_io_bytes(vol->log) : WLOG_MAX_IO_BYTES;
+	return 0;
+}
+
+void volume_engine_close(struct varve_volume *vol)
+{
+	if (!vol->lsvd)
+		return;
+	volume_enter(vol);
+	lsvd_stop(vol->lsvd);
+	volume_leave(vol);
+	/* What stop has left to do comes back by itself; each return is a leave. */
+	volume_enter(vol);
+	while (!lsvd_idle(vol->lsvd))
+		vhost_wait(&vol->h, UINT64_MAX);
+	volume_leave(vol);
+	lsvd_close(vol->lsvd);
+	vol->lsvd = NULL;
+	vol->log = NULL;
+}
+
+static int engine_reopen(struct varve_volume *vol, struct err *err)
+{
+	volume_engine_close(vol);
+	return volume_engine_open(vol, err);
+}
+
+int volume_enter_settled(struct varve_volume *vol)
+{
+	int rc = 0;
+
+	volume_enter(vol);
+	while (atomic_load_explicit(&vol->state, memory_order_relaxed) == VOLUME_ACQUIRING)
+		vhost_wait(&vol->h, UINT64_MAX);
+	if (atomic_load_explicit(&vol->state, memory_order_relaxed) == VOLUME_FAILED) {
+		rc = vol->failed;
+		volume_leave(vol);
+	}
+	return rc;
+}
+
+/* ---- taking the right ---------------------------------------------------------------------- */
+
+void acquire_check(struct varve_volume *vol, struct vio *v)
+{
+	if (atomic_load_explicit(&vol->state, memory_order_relaxed) != VOLUME_ACQUIRING ||
+	    vol->acquire_started)
+		return;
+	/* Before the counters are read: pairs with vio_uncount() (io.c, invariant 4). */
+	atomic_store(&vol->watch, true);
+	for (int i = 0; i < INFLIGHT_KINDS; i++)
+		if (atomic_load(&vol->inflight[i]))
+			return;
+	vol->acquire_started = true;
+	if (v && v->sync)
+		v->runs_acquire = true;
+	else
+		host_defer(&vol->h.host, &vol->acquire_work);
+}
+
+static int take_right(struct varve_volume *vol, struct err *err)
+{
+	int rc = vol->reopen_first ? engine_reopen(vol, err) : 0;
+
+	for (int i = 0; !rc && i < ACQUIRE_TRIES; i++) {
+		rc = lsvd_acquire(vol->lsvd, err);
+		if (rc != -EAGAIN)
+			break;
+		err_clear(err);
+		rc = engine_reopen(vol, err);
+		if (!rc && i == ACQUIRE_TRIES - 1)
+			rc = err_set(err, -EBUSY, "other processes keep taking volume %s",
+				     vol->cfg.name);
+	}
+	return rc;
+}
+
+static bool is_mutation(struct vio *v)
+{
+	const enum varve_op op = vio_io(v)->op;
+
+	return op == VARVE_WRITE || op == VARVE_DISCARD || op == VARVE_ZERO;
+}
+
+/* Entered. */
+static void restart_waiting(struct varve_volume *vol, int rc)
+{
+	struct list_head waiting = LIST_INIT(waiting);
+	struct list_head *link;
+
+	list_splice_tail(&vol->waiting, &waiting);
+	while ((link = list_pop(&waiting))) {
+		struct vio *v = vio_of_req(list_entry(link, struct dev_req, link));
+
+		if (rc && is_mutation(v))
+			vio_refuse_later(v, rc);
+		else
+			vio_resume_later(v);
+	}
+}
+
+void acquire_run(struct varve_volume *vol)
+{
+	struct err err = ERR_INIT;
+	const int rc = take_right(vol, &err);
+
+	if (rc)
+		log_warn("volume %s: not for writing: %s", vol->cfg.name, err_text(&err, rc));
+	volume_enter(vol);
+	vol->acquire_err = err;
+	vol->reopen_first = rc != 0;
+	if (!vol->lsvd) {
+		vol->failed = rc;
+		atomic_store(&vol->state, VOLUME_FAILED);
+	} else {
+		vol->log = lsvd_log(vol->lsvd);
+		vol->max_io_bytes = vol->log ? wlog_max_io_bytes(vol->log) : WLOG_MAX_IO_BYTES;
+		atomic_store(&vol->state, rc ? VOLUME_LOOKING : VOLUME_WRITABLE);
+		/* The tick that came in between was not given to the engine. */
+		host_wake_at(&vol->h.host, clock_now_ns());
+	}
+	restart_waiting(vol, rc);
+	volume_leave(vol);
+}

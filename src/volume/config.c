@@ -1,0 +1,350 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Reading and writing definitions.
+ *
+ * A definition is one section, [volume], of keys from the table of settings. inih does the
+ * parsing; a reader of ours feeds it line by line, counts them, and refuses lines that would not
+ * fit its buffer, so that every complaint has a file and a line and nothing is cut silently.
+ *
+ * Invariants
+ *   1. A definition is complete or absent: it is written to a temporary file, synced, linked to
+ *      its name (which fails if the name exists), and the directory is synced.
+ *   2. An unknown key, a key given twice, a bad value, another section: all are errors. A setting
+ *      that is silently ignored is worse than a volume that does not open.
+ */
+#include "volume/config.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <ini.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define SECTION "volume"
+#define SUFFIX ".conf"
+
+/* ---- places -------------------------------------------------------------------------------- */
+
+bool config_name_ok(const char *name)
+{
+	const size_t len = strlen(name);
+
+	return len && len <= VOLUME_NAME_MAX && name[0] != '.' && name[0] != '-' &&
+	       len == strspn(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+				   "0123456789._-");
+}
+
+static int put_path(char path[PATH_MAX], struct err *err, const char *a, const char *b,
+		    const char *c)
+{
+	const int n = snprintf(path, PATH_MAX, "%s%s%s", a, b, c);
+
+	return n < PATH_MAX ? 0 : err_set(err, -ENAMETOOLONG, "%s%s%s: too long", a, b, c);
+}
+
+int config_dir(char path[PATH_MAX], struct err *err)
+{
+	const char *dir = getenv("VARVE_CONFIG_DIR");
+
+	if (dir && *dir)
+		return put_path(path, err, dir, "", "");
+	if (geteuid() == 0)
+		return put_path(path, err, "/etc/varve", "", "");
+	dir = getenv("XDG_CONFIG_HOME");
+	if (dir && *dir == '/')
+		return put_path(path, err, dir, "/varve", "");
+	dir = getenv("HOME");
+	if (!dir || !*dir)
+		return err_set(err, -ENOENT, "neither VARVE_CONFIG_DIR nor HOME is set");
+	return put_path(path, err, dir, "/.config/varve", "");
+}
+
+int config_path(const char *name, char path[PATH_MAX], struct err *err)
+{
+	char dir[PATH_MAX], file[VOLUME_NAME_MAX + sizeof(SUFFIX) + 1];
+	int rc;
+
+	if (!config_name_ok(name))
+		return err_set(err, -EINVAL,
+			       "%s is no name of a volume: letters, digits, '.', '_' and '-', "
+			       "no '.' or '-' first, %d at most",
+			       name, VOLUME_NAME_MAX);
+	rc = config_dir(dir, err);
+	if (rc)
+		return rc;
+	snprintf(file, sizeof(file), "%s" SUFFIX, name);
+	return put_path(path, err, dir, "/", file);
+}
+
+/* ---- reading ------------------------------------------------------------------------------- */
+
+struct parse {
+	FILE *file;
+	const char *path;
+	int line;
+	int rc; /* the first error; what follows is only skipped */
+	struct volume_config *cfg;
+	uint64_t seen; /* bit i: settings_table[i] stood in this file */
+	struct err *err;
+};
+
+static int complain(struct parse *p, const char *text)
+{
+	if (!p->rc)
+		p->rc = err_set(p->err, -EINVAL, "%s:%d: %s", p->path, p->line, text);
+	return 0;
+}
+
+static char *read_line(char *buf, int size, void *stream)
+{
+	struct parse *p = stream;
+	char *got = p->rc ? NULL : fgets(buf, size, p->file);
+
+	if (!got)
+		return NULL;
+	p->line++;
+	if (!strchr(buf, '\n') && !feof(p->file)) {
+		complain(p, "line too long");
+		return NULL;
+	}
+	return got;
+}
+
+static int take(void *user, const char *section, const char *key, const char *value)
+{
+	struct parse *p = user;
+	const struct setting *setting;
+	struct err err = ERR_INIT;
+	uint64_t bit;
+
+	if (p->rc)
+		return 0;
+	if (strcmp(section, SECTION) != 0)
+		return complain(p, "expected the section [" SECTION "] and no other");
+	setting = settings_find(key, strlen(key));
+	if (!setting || (setting->flags & SETTING_CREATE)) {
+		p->rc = err_set(p->err, -EINVAL, "%s:%d: unknown setting %s, see varve.conf(5)",
+				p->path, p->line, key);
+		return 0;
+	}
+	bit = UINT64_C(1) << (setting - settings_table);
+	if (p->seen & bit) {
+		p->rc = err_set(p->err, -EINVAL, "%s:%d: %s is given twice", p->path, p->line,
+				key);
+		return 0;
+	}
+	p->seen |= bit;
+	if (settings_set(p->cfg, setting, value, &err))
+		return complain(p, err.text);
+	return 1;
+}
+
+int config_read(const char *name, struct volume_config *cfg, struct err *err)
+{
+	char path[PATH_MAX];
+	struct parse p = {.path = path, .cfg = cfg, .err = err};
+	int rc = config_path(name, path, err);
+
+	if (rc)
+		return rc;
+	p.file = fopen(path, "re");
+	if (!p.file)
+		return errno == ENOENT
+			       ? err_set(err, -ENOENT, "there is no volume %s (%s)", name, path)
+			       : err_sys(err, -errno, "%s", path);
+	rc = ini_parse_stream(read_line, &p, take, &p);
+	if (rc > 0 && !p.rc)
+		p.rc = err_set(err, -EINVAL, "%s:%d: expected KEY = VALUE", path, rc);
+	else if (rc < 0 && !p.rc)
+		p.rc = err_set(err, -ENOMEM, "%s: no memory", path);
+	if (ferror(p.file) && !p.rc)
+		p.rc = err_set(err, -EIO, "%s: cannot be read", path);
+	fclose(p.file);
+	return p.rc;
+}
+
+/* ---- writing ------------------------------------------------------------------------------- */
+
+static int make_dir(const char *dir, struct err *err)
+{
+	char path[PATH_MAX];
+
+	snprintf(path, sizeof(path), "%s", dir);
+	for (char *at = path + 1; ; at++) {
+		const char c = *at;
+
+		if (c && c != '/')
+			continue;
+		*at = '\0';
+		if (mkdir(path, 0755) && errno != EEXIST)
+			return err_sys(err, -errno, "%s", path);
+		*at = c;
+		if (!c)
+			return 0;
+	}
+}
+
+static int sync_dir(const char *dir, struct err *err)
+{
+	const int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int rc = 0;
+
+	if (fd < 0 || fsync(fd))
+		rc = err_sys(err, -errno, "%s", dir);
+	if (fd >= 0)
+		close(fd);
+	return rc;
+}
+
+static int write_settings(FILE *file, const struct volume_config *cfg)
+{
+	char text[SETTING_TEXT_LEN];
+
+	fprintf(file, "[" SECTION "]\n");
+	for (unsigned int i = 0; i < settings_count; i++) {
+		const struct setting *setting = &settings_table[i];
+		const bool given = cfg->given >> i & 1;
+
+		if ((setting->flags & SETTING_CREATE) ||
+		    !(given || (setting->flags & SETTING_DEFINES)))
+			continue;
+		settings_get(cfg, setting, text);
+		fprintf(file, "# %s\n%s = %s\n", setting->help, setting->key, text);
+	}
+	return fflush(file) || ferror(file) || fsync(fileno(file)) ? -errno : 0;
+}
+
+/* link, not rename: of two that create the same name one fails. */
+static int write_and_link(const char *temp, const char *path, const struct volume_config *cfg,
+			  struct err *err)
+{
+	FILE *file = fopen(temp, "wxe");
+	int rc;
+
+	if (!file)
+		return err_sys(err, -errno, "%s", temp);
+	rc = write_settings(file, cfg);
+	if (fclose(file) && !rc)
+		rc = -errno;
+	if (rc)
+		err_sys(err, rc, "%s", temp);
+	else if (link(temp, path))
+		rc = err_sys(err, -errno, "%s", path);
+	unlink(temp);
+	return rc;
+}
+
+int config_write(const char *name, const struct volume_config *cfg, struct err *err)
+{
+	char dir[PATH_MAX], path[PATH_MAX], temp[PATH_MAX], base[NAME_MAX];
+	int rc = config_path(name, path, err);
+
+	if (!rc)
+		rc = config_dir(dir, err);
+	if (!rc)
+		rc = make_dir(dir, err);
+	if (rc)
+		return rc;
+	snprintf(base, sizeof(base), ".%s.%ld.tmp", name, (long)getpid());
+	rc = put_path(temp, err, dir, "/", base);
+	if (!rc)
+		rc = write_and_link(temp, path, cfg, err);
+	return rc ? rc : sync_dir(dir, err);
+}
+
+int config_remove(const char *name, struct err *err)
+{
+	char dir[PATH_MAX], path[PATH_MAX];
+	int rc = config_path(name, path, err);
+
+	if (!rc)
+		rc = config_dir(dir, err);
+	if (!rc && unlink(path))
+		rc = err_sys(err, -errno, "%s", path);
+	return rc ? rc : sync_dir(dir, err);
+}
+
+/* ---- listing ------------------------------------------------------------------------------- */
+
+void config_free_list(char **names)
+{
+	for (char **name = names; name && *name; name++)
+		free(*name);
+	free(names);
+}
+
+/* The volume's name if the file is a definition, malloc'd; "" if it is none; NULL: no memory. */
+static char *name_of_file(const char *file)
+{
+	const size_t len = strlen(file), suffix = strlen(SUFFIX);
+	char *name = strdup(file);
+
+	if (!name)
+		return NULL;
+	name[len > suffix && !strcmp(file + len - suffix, SUFFIX) ? len - suffix : 0] = '\0';
+	if (!config_name_ok(name))
+		name[0] = '\0';
+	return name;
+}
+
+static int by_name(const void *a, const void *b)
+{
+	return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+static int collect(DIR *dir, char ***names, size_t *count)
+{
+	const struct dirent *entry;
+
+	while ((entry = readdir(dir))) {
+		char *name = name_of_file(entry->d_name);
+		char **more;
+
+		if (!name)
+			return -ENOMEM;
+		if (!*name) {
+			free(name);
+			continue;
+		}
+		more = realloc(*names, (*count + 2) * sizeof(*more));
+		if (!more) {
+			free(name);
+			return -ENOMEM;
+		}
+		*names = more;
+		more[(*count)++] = name;
+		more[*count] = NULL;
+	}
+	return 0;
+}
+
+int config_list(char ***ret_names, struct err *err)
+{
+	char path[PATH_MAX];
+	char **names = calloc(1, sizeof(*names));
+	size_t count = 0;
+	DIR *dir = NULL;
+	int rc = names ? config_dir(path, err) : -ENOMEM;
+
+	if (!rc) {
+		dir = opendir(path);
+		/* No directory: no volumes. */
+		if (!dir && errno != ENOENT)
+			rc = err_sys(err, -errno, "%s", path);
+	}
+	if (dir) {
+		rc = collect(dir, &names, &count);
+		closedir(dir);
+	}
+	if (rc) {
+		config_free_list(names);
+		return err_set(err, rc, "listing volumes: no memory");
+	}
+	qsort(names, count, sizeof(*names), by_name);
+	*ret_names = names;
+	return 0;
+}

@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Creating volumes and caches, and listing definitions.
+ *
+ * varve_create() goes through these steps, and back through those it has done when one fails:
+ *
+ *	1. the cache: open it, or create the file; format it if it is new or that is asked for
+ *	2. the superblock in the store
+ *	3. open the volume and take the writer's right, once: this binds volume and cache to each
+ *	   other, so that a lost cache is noticed from the first write on
+ *	4. the definition
+ *
+ * Invariants
+ *   1. A cache that existed is formatted only when format_cache=yes says so. One that belongs to
+ *      another volume is refused otherwise.
+ *   2. After a failure nothing is left that was not there before, except a cache that the caller
+ *      asked to be formatted.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "runtime/clock.h"
+#include "volume/config.h"
+#include "volume/erase.h"
+#include "volume/media.h"
+#include "volume/open.h"
+
+/* What has been done and may have to be undone. */
+struct creation {
+	struct volume_config cfg;
+	struct uuid uuid;
+	struct store *store;
+	char object[STORE_KEY_MAX + 1];
+	bool cache_made;
+	bool super_made;
+};
+
+static int validate(const char *name, struct volume_config *cfg, struct err *err)
+{
+	char path[PATH_MAX];
+	int rc = config_path(name, path, err);
+
+	if (rc)
+		return rc;
+	if (!access(path, F_OK))
+		return err_set(err, -EEXIST, "volume %s exists already (%s)", name, path);
+	snprintf(cfg->name, sizeof(cfg->name), "%s", name);
+	if (strcmp(cfg->type, "lsvd") != 0)
+		return err_set(err, -EINVAL, "type = %s: there is only lsvd", cfg->type);
+	if (!cfg->size_bytes || !cfg->store[0] || media_is_none(cfg->cache))
+		return err_set(err, -EINVAL, "volume %s needs size, store and cache", name);
+	if (cfg->size_bytes % cfg->block_bytes)
+		return err_set(err, -EINVAL, "size is not a multiple of block_size (%llu)",
+			       (unsigned long long)cfg->block_bytes);
+	return 0;
+}
+
+/* ---- the cache ----------------------------------------------------------------------------- */
+
+static int format(struct dev *dev, const struct uuid *volume, bool force, struct err *err)
+{
+	const struct uuid random = uuid_new();
+	struct wlog_format_options opt = {.id.volume_uuid = *volume, .force = force};
+	struct wlog_identity id;
+
+	memcpy(&opt.random, random.b, sizeof(opt.random));
+	return wlog_format(dev, &opt, &id, err);
+}
+
+/* A cache that was there and is to stay as it is: formatted, and nobody's. */
+static int adopt(struct creation *c, struct dev *dev, struct err *err)
+{
+	struct wlog_info info;
+	struct err why = ERR_INIT;
+	int rc = wlog_probe(dev, &info, &why);
+
+	if (rc == -ENOENT)
+		return err_set(err, -ENODEV, "%s is not formatted as a cache: format_cache=yes "
+					     "formats it, and what it holds is lost",
+			       c->cfg.cache);
+	if (rc)
+		return err_set(err, rc, "cache %s: %s", c->cfg.cache, err_text(&why, rc));
+	if (!uuid_is_zero(&info.id.volume_uuid))
+		return err_set(err, -EXDEV,
+			       "cache %s belongs to another volume already; format_cache=yes "
+			       "takes it, and what it holds is lost",
+			       c->cfg.cache);
+	return 0;
+}
+
+static int prepare_cache(struct creation *c, struct err *err)
+{
+	const unsigned int flags = c->cfg.cache_bytes ? MEDIA_CREATE : 0;
+	struct dev *dev;
+	bool fresh;
+	int rc = media_cache_open(c->cfg.cache, flags, c->cfg.cache_bytes, &dev, &c->cache_made,
+				  err);
+
+	if (rc)
+		return err_prefix(err, "cache %s%s", c->cfg.cache,
+				  rc == -ENOENT ? " (cache_size creates it)" : "");
+	fresh = c->cache_made || media_is_mem(c->cfg.cache);
+	rc = dev->ops->lock ? dev->ops->lock(dev, err) : 0;
+	if (!rc) {
+		rc = fresh || c->cfg.format_cache
+			     ? format(dev, &c->uuid, c->cfg.format_cache, err)
+			     : adopt(c, dev, err);
+		if (dev->ops->unlock)
+			dev->ops->unlock(dev);
+	}
+	dev_close(dev);
+	return rc;
+}
+
+/* ---- volumes ------------------------------------------------------------------------------- */
+
+static int make_super(struct creation *c, struct err *err)
+{
+	const struct lsvd_create_options opt = {
+		.uuid = c->uuid,
+		.size_bytes = c->cfg.size_bytes,
+		.block_bytes = (uint32_t)c->cfg.block_bytes,
+		.wall_ns = clock_wall_ns(),
+	};
+	int rc = media_store_open(c->cfg.store, &c->store, c->object, err);
+
+	if (!rc)
+		rc = lsvd_create(c->store, c->object, &opt, err);
+	c->super_made = !rc;
+	return rc;
+}
+
+static int bind_cache(struct creation *c, struct err *err)
+{
+	struct varve_volume *vol;
+	int rc, closed;
+
+	/* Memory without a name is another one at each opening. */
+	if (media_is_mem(c->cfg.cache) && !strchr(c->cfg.cache + 4, ':'))
+		return 0;
+	rc = open_volume(&c->cfg, 0, &vol, err);
+	if (rc)
+		return rc;
+	rc = open_take_right(vol, err);
+	closed = open_close(vol, err);
+	return rc ? rc : closed;
+}
+
+static void undo(struct creation *c)
+{
+	if (c->super_made)
+		erase_objects(c->store, c->object, NULL);
+	if (c->cache_made)
+		unlink(c->cfg.cache);
+}
+
+static int create(struct creation *c, const char *name, const char *const *settings,
+		  struct err *err)
+{
+	int rc;
+
+	settings_default(&c->cfg);
+	rc = settings_apply(&c->cfg, settings, err);
+	if (!rc)
+		rc = validate(name, &c->cfg, err);
+	if (rc)
+		return rc;
+	c->uuid = uuid_new();
+	rc = prepare_cache(c, err);
+	if (!rc)
+		rc = make_super(c, err);
+	if (!rc)
+		rc = bind_cache(c, err);
+	if (!rc)
+		rc = config_write(name, &c->cfg, err);
+	if (rc)
+		undo(c);
+	store_close(c->store);
+	return rc;
+}
+
+int varve_create(const char *name, const char *const *settings)
+{
+	struct err *err = errmsg_begin();
+	struct err why = ERR_INIT; /* what is called uses the thread's record too */
+	struct creation *c = calloc(1, sizeof(*c));
+	int rc = c ? create(c, name, settings, &why) : -ENOMEM;
+
+	free(c);
+	err = errmsg_begin();
+	return rc ? err_set(err, rc, "creating volume %s: %s", name, err_text(&why, rc)) : 0;
+}
+
+/* ---- caches -------------------------------------------------------------------------------- */
+
+struct cache_settings {
+	uint64_t bytes;
+	struct uuid volume;
+	bool force;
+};
+
+static int parse_cache_setting(struct cache_settings *set, const char *text, struct err *err)
+{
+	int rc = -EINVAL;
+
+	if (!strncmp(text, "size=", 5))
+		rc = size_parse(text + 5, &set->bytes);
+	else if (!strncmp(text, "uuid=", 5))
+		rc = uuid_from_text(text + 5, &set->volume);
+	else if (!strcmp(text, "force=yes") || !strcmp(text, "force=no"))
+		set->force = text[6] == 'y', rc = 0;
+	return rc ? err_set(err, -EINVAL, "%s: expected size=SIZE, uuid=UUID or force=yes", text)
+		  : 0;
+}
+
+int varve_cache_create(const char *path, const char *const *settings)
+{
+	struct err *err = errmsg_begin();
+	struct cache_settings set = {0};
+	bool made = false;
+	struct dev *dev;
+	int rc = 0;
+
+	for (; settings && *settings && !rc; settings++)
+		rc = parse_cache_setting(&set, *settings, err);
+	if (!rc)
+		rc = media_cache_open(path, set.bytes ? MEDIA_CREATE : 0, set.bytes, &dev, &made,
+				      err);
+	if (rc)
+		return rc;
+	rc = dev->ops->lock ? dev->ops->lock(dev, err) : 0;
+	if (!rc) {
+		rc = format(dev, &set.volume, set.force, err);
+		if (dev->ops->unlock)
+			dev->ops->unlock(dev);
+	}
+	dev_close(dev);
+	if (rc && made)
+		unlink(path);
+	return rc;
+}
+
+/* ---- definitions --------------------------------------------------------------------------- */
+
+int varve_list(char ***ret_names)
+{
+	return config_list(ret_names, errmsg_begin());
+}
+
+void varve_free_names(char **names)
+{
+	config_free_list(names);
+}

@@ -1,0 +1,412 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * The run-time host of an engine.
+ *
+ * Who runs what is queued. A device or store only queues what an engine submits; somebody must
+ * kick it, or run it by helping. The duty passes through these hands:
+ *
+ *   submit        raises the sluice's flag (volume/sluice.h)
+ *   host_leave    takes the flag while still entered, so that the thread that made the engine
+ *                 submit is, but for races that do no harm, the one that finds it
+ *   then          the thread kicks at once; or it is in a helping section of this very host, and
+ *                 writes the duty down in helper.owe
+ *   vhost_help    runs requests until there are none; what its done()s submit is owed in turn
+ *   settle, end   kick what is owed
+ *
+ * Invariants
+ *   1. A queued request is kicked, or its flag is up and an entered thread is about to leave, or
+ *      a helping thread owes it. A helper settles before each sleep and at its end. So no request
+ *      is forgotten between "nothing to help" and sleeping, whatever others submit meanwhile:
+ *      what they submit is theirs to run or kick, never the sleeper's.
+ *   2. A waiter for the cache device never runs store requests: a put of 8 MiB would sit in front
+ *      of its 4 KiB. Store requests are kicked at once, unless the waiter is a read, which may
+ *      well wait for the very GET it has just submitted; it then helps the store only while it
+ *      owes. (An earlier request that the store holds back may be run instead; that is bounded by
+ *      what the store lets queue.)
+ *   3. The running of done() never nests on a thread: helper.delivering.
+ *   4. Fills never nest: leave_slow() takes new fills in a loop, not by leaving again.
+ *   5. After host_leave() has unlocked, it uses the vhost only while it is counted in starting;
+ *      done() comes after that, and is the last thing.
+ *
+ * Deferred work goes through VHOST_PUMPS pumps, each one work of the shared pool: this bounds the
+ * threads that one volume takes, tells vhost_close() when all is done, and gives a place to kick
+ * what a work has submitted without entering.
+ *
+ * Locks: see host.h. loop_timer_set() and workers_defer() are called with ours held; they take
+ * their own and call nothing of ours.
+ */
+#include "volume/host.h"
+
+#include <errno.h>
+#include <sys/random.h>
+
+#include "runtime/clock.h"
+
+enum {
+	OWE_DEV = 1 << 0,
+	OWE_STORE = 1 << 1,
+};
+
+/* What a thread is doing; one volume at a time. Small and initial-exec: no call on the hot path. */
+static __thread struct {
+	struct vhost *host; /* helping this one, or NULL */
+	bool with_store;
+	bool delivering;
+	unsigned int owe;
+	struct list_head pending; /* valid while delivering */
+} helper __attribute__((tls_model("initial-exec")));
+
+static struct vhost *to_vhost(struct host *host)
+{
+	return container_of(host, struct vhost, host);
+}
+
+/* ---- delivery ----------------------------------------------------------------------------- */
+
+static unsigned int take_duty(struct vhost *h)
+{
+	return (sluice_dev_take(h->dev) ? OWE_DEV : 0) | (sluice_store_take(h->store) ? OWE_STORE : 0);
+}
+
+static void start_now(struct vhost *h, unsigned int duty)
+{
+	if (duty & OWE_DEV)
+		dev_kick(&h->dev->dev);
+	if (duty & OWE_STORE)
+		store_kick(&h->store->store);
+}
+
+static void start(struct vhost *h, unsigned int duty)
+{
+	unsigned int mine = 0;
+
+	if (!duty)
+		return;
+	if (helper.host == h)
+		mine = duty & (helper.with_store ? OWE_DEV | OWE_STORE : OWE_DEV);
+	helper.owe |= mine;
+	start_now(h, duty & ~mine);
+}
+
+static void deliver(struct list_head *done)
+{
+	struct list_head *link;
+
+	if (list_empty(done))
+		return;
+	if (helper.delivering) {
+		list_splice_tail(done, &helper.pending);
+		return;
+	}
+	list_init(&helper.pending);
+	helper.delivering = true;
+	while ((link = list_pop(done))) {
+		struct dev_req *req = list_entry(link, struct dev_req, link);
+
+		req->done(req);
+		list_splice_tail(&helper.pending, done);
+	}
+	helper.delivering = false;
+}
+
+void vhost_deliver(struct dev_req *req)
+{
+	struct list_head done = LIST_INIT(done);
+
+	if (!helper.delivering) {
+		list_add(&req->link, &done);
+		deliver(&done);
+	} else {
+		list_add_tail(&req->link, &helper.pending);
+	}
+}
+
+bool vhost_delivering(void)
+{
+	return helper.delivering;
+}
+
+/* A closer must not take the device away from under a late kick (invariant 5). */
+static void started(struct vhost *h)
+{
+	pthread_mutex_lock(&h->lock);
+	h->starting--;
+	if (h->watchers)
+		pthread_cond_broadcast(&h->changed);
+	pthread_mutex_unlock(&h->lock);
+}
+
+static void leave_slow(struct vhost *h)
+{
+	struct list_head done = LIST_INIT(done);
+	unsigned int duty = 0;
+
+	for (;;) {
+		struct list_head *link;
+		struct dev_req *req;
+
+		list_splice_tail(&h->host.ready, &done);
+		duty |= take_duty(h);
+		link = list_pop(&h->host.fills);
+		if (!link)
+			break;
+		req = list_entry(link, struct dev_req, link);
+		pthread_mutex_unlock(&h->lock);
+		h->fill(h, req);
+		pthread_mutex_lock(&h->lock);
+		h->publish(h, req);
+	}
+	if (duty)
+		h->starting++;
+	if (h->watchers)
+		pthread_cond_broadcast(&h->changed);
+	pthread_mutex_unlock(&h->lock);
+	/* The device first: what users do in done() may take its time. */
+	if (duty) {
+		start(h, duty);
+		started(h);
+	}
+	deliver(&done);
+}
+
+static void vhost_enter(struct host *host)
+{
+	pthread_mutex_lock(&to_vhost(host)->lock);
+}
+
+static void vhost_leave(struct host *host)
+{
+	struct vhost *h = to_vhost(host);
+	bool quiet = list_empty(&host->ready) && list_empty(&host->fills) && !h->watchers;
+
+	if (quiet && h->dev && !atomic_load_explicit(&h->dev->queued, memory_order_relaxed) &&
+	    !atomic_load_explicit(&h->store->queued, memory_order_relaxed))
+		pthread_mutex_unlock(&h->lock);
+	else
+		leave_slow(h);
+}
+
+void vhost_wait(struct vhost *h, uint64_t deadline_ns)
+{
+	struct timespec ts = clock_timespec(deadline_ns);
+
+	h->watchers++;
+	if (deadline_ns == UINT64_MAX)
+		pthread_cond_wait(&h->changed, &h->lock);
+	else
+		pthread_cond_timedwait(&h->changed, &h->lock, &ts);
+	h->watchers--;
+}
+
+/* ---- helping ------------------------------------------------------------------------------ */
+
+void vhost_help_begin(struct vhost *h, bool with_store)
+{
+	helper.host = h;
+	helper.with_store = with_store;
+	helper.owe = 0;
+}
+
+bool vhost_help(struct vhost *h)
+{
+	if (h->dev && dev_help(&h->dev->dev))
+		return true;
+	/* The device has run dry: what was owed to it is done, or in another helper's hands. */
+	helper.owe &= ~(unsigned int)OWE_DEV;
+	if ((helper.owe & OWE_STORE) && store_help(&h->store->store))
+		return true;
+	helper.owe &= ~(unsigned int)OWE_STORE;
+	return false;
+}
+
+void vhost_help_settle(struct vhost *h)
+{
+	unsigned int duty = helper.owe;
+
+	helper.owe = 0;
+	start_now(h, duty);
+}
+
+void vhost_help_end(struct vhost *h)
+{
+	helper.host = NULL;
+	vhost_help_settle(h);
+}
+
+/* ---- clock, timer, random numbers --------------------------------------------------------- */
+
+static uint64_t vhost_now_ns(struct host *host)
+{
+	(void)host;
+	return clock_now_ns();
+}
+
+static uint64_t vhost_wall_ns(struct host *host)
+{
+	(void)host;
+	return clock_wall_ns();
+}
+
+static void vhost_wake_at(struct host *host, uint64_t when_ns)
+{
+	struct vhost *h = to_vhost(host);
+
+	if (when_ns >= h->wake_ns)
+		return;
+	h->wake_ns = when_ns;
+	loop_timer_set(h->loop, &h->timer, when_ns);
+}
+
+static void timer_fired(struct loop_timer *timer)
+{
+	struct vhost *h = container_of(timer, struct vhost, timer);
+
+	host_enter(&h->host);
+	h->wake_ns = UINT64_MAX;
+	h->tick(h);
+	host_leave(&h->host);
+}
+
+/* splitmix64 over a shared counter: any thread, no lock. */
+static uint64_t vhost_random(struct host *host)
+{
+	struct vhost *h = to_vhost(host);
+	uint64_t z = atomic_fetch_add_explicit(&h->random_state, UINT64_C(0x9e3779b97f4a7c15),
+					       memory_order_relaxed);
+
+	z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+	z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
+	return z ^ (z >> 31);
+}
+
+/* ---- deferred work ------------------------------------------------------------------------ */
+
+static void pump_run(struct work *work)
+{
+	struct vhost_pump *pump = container_of(work, struct vhost_pump, work);
+	struct vhost *h = pump->h;
+	struct list_head *link;
+
+	pthread_mutex_lock(&h->work_lock);
+	while ((link = list_pop(&h->works))) {
+		struct work *next = list_entry(link, struct work, link);
+
+		pthread_mutex_unlock(&h->work_lock);
+		next->run(next); /* may free itself */
+		start(h, take_duty(h));
+		pthread_mutex_lock(&h->work_lock);
+		h->works_alive--;
+	}
+	pump->busy = false;
+	pthread_cond_broadcast(&h->works_done);
+	pthread_mutex_unlock(&h->work_lock);
+}
+
+static void vhost_defer(struct host *host, struct work *work)
+{
+	struct vhost *h = to_vhost(host);
+
+	pthread_mutex_lock(&h->work_lock);
+	list_add_tail(&work->link, &h->works);
+	h->works_alive++;
+	for (unsigned int i = 0; i < VHOST_PUMPS; i++) {
+		if (h->pumps[i].busy)
+			continue;
+		h->pumps[i].busy = true;
+		workers_defer(h->workers, &h->pumps[i].work);
+		break;
+	}
+	pthread_mutex_unlock(&h->work_lock);
+}
+
+static bool pumps_busy(const struct vhost *h)
+{
+	for (unsigned int i = 0; i < VHOST_PUMPS; i++)
+		if (h->pumps[i].busy)
+			return true;
+	return h->works_alive > 0;
+}
+
+/* ---- life --------------------------------------------------------------------------------- */
+
+static const struct host_ops vhost_ops = {
+	.enter = vhost_enter,
+	.leave = vhost_leave,
+	.now_ns = vhost_now_ns,
+	.wall_ns = vhost_wall_ns,
+	.defer = vhost_defer,
+	.wake_at = vhost_wake_at,
+	.random = vhost_random,
+};
+
+static void locks_init(struct vhost *h)
+{
+	pthread_mutexattr_t mutex;
+	pthread_condattr_t cond;
+
+	/*
+	 * Critical sections are a few hundred nanoseconds: spinning beats sleeping. None of these
+	 * calls can fail on Linux with these arguments.
+	 */
+	pthread_mutexattr_init(&mutex);
+	pthread_mutexattr_settype(&mutex, PTHREAD_MUTEX_ADAPTIVE_NP);
+	pthread_mutex_init(&h->lock, &mutex);
+	pthread_mutexattr_destroy(&mutex);
+	pthread_mutex_init(&h->work_lock, NULL);
+	pthread_condattr_init(&cond);
+	pthread_condattr_setclock(&cond, CLOCK_MONOTONIC);
+	pthread_cond_init(&h->changed, &cond);
+	pthread_cond_init(&h->works_done, &cond);
+	pthread_condattr_destroy(&cond);
+}
+
+int vhost_open(struct vhost *h)
+{
+	uint64_t seed;
+	int rc;
+
+	if (getrandom(&seed, sizeof(seed), 0) != sizeof(seed))
+		seed = clock_wall_ns() ^ (uint64_t)(uintptr_t)h;
+	rc = workers_get(&h->workers);
+	if (rc)
+		return rc;
+	rc = loop_get(&h->loop);
+	if (rc) {
+		workers_put(h->workers);
+		return rc;
+	}
+	h->host.ops = &vhost_ops;
+	list_init(&h->host.ready);
+	list_init(&h->host.fills);
+	list_init(&h->works);
+	for (unsigned int i = 0; i < VHOST_PUMPS; i++) {
+		h->pumps[i].work.run = pump_run;
+		h->pumps[i].h = h;
+	}
+	atomic_init(&h->random_state, seed);
+	h->wake_ns = UINT64_MAX;
+	loop_timer_init(&h->timer, timer_fired);
+	locks_init(h);
+	return 0;
+}
+
+void vhost_close(struct vhost *h)
+{
+	loop_timer_cancel(h->loop, &h->timer);
+	pthread_mutex_lock(&h->work_lock);
+	while (pumps_busy(h))
+		pthread_cond_wait(&h->works_done, &h->work_lock);
+	pthread_mutex_unlock(&h->work_lock);
+	/* A work may have set it again. */
+	loop_timer_cancel(h->loop, &h->timer);
+	pthread_mutex_lock(&h->lock);
+	while (h->starting)
+		vhost_wait(h, UINT64_MAX);
+	pthread_mutex_unlock(&h->lock);
+	loop_put(h->loop);
+	workers_put(h->workers);
+	pthread_cond_destroy(&h->changed);
+	pthread_cond_destroy(&h->works_done);
+	pthread_mutex_destroy(&h->lock);
+	pthread_mutex_destroy(&h->work_lock);
+}

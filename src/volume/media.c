@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Opening stores and caches by the text that names them.
+ *
+ * Memory with a name outlives those who open it: a list of the process holds one reference to each
+ * until the process ends, so that a test can close a volume and find it again.
+ *
+ * Invariant: a name stands in the list once for each kind, and is never taken off.
+ *
+ * Locks: named_lock guards the list.
+ */
+#include "volume/media.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/size.h"
+#include "dev/file.h"
+#include "dev/mem.h"
+#include "store/dir.h"
+#include "store/mem.h"
+
+struct named {
+	struct named *next;
+	struct dev_mem_bytes *bytes;       /* of a cache, or NULL */
+	struct store_mem_objects *objects; /* of a store, or NULL */
+	char name[];
+};
+
+static pthread_mutex_t named_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct named *named_list;
+
+bool media_is_mem(const char *text)
+{
+	return !strncmp(text, "mem:", 4);
+}
+
+bool media_is_none(const char *text)
+{
+	return !*text || !strcmp(text, "none");
+}
+
+static struct named *named_new(const char *name, uint64_t cache_bytes)
+{
+	struct named *n = calloc(1, sizeof(*n) + strlen(name) + 1);
+	int rc;
+
+	if (!n)
+		return NULL;
+	strcpy(n->name, name);
+	rc = cache_bytes ? dev_mem_bytes_new(cache_bytes, &n->bytes)
+			 : store_mem_objects_new(&n->objects);
+	if (rc) {
+		free(n);
+		return NULL;
+	}
+	n->next = named_list;
+	named_list = n;
+	return n;
+}
+
+/* Finds or makes the memory; a store's with cache_bytes 0. NULL: no memory. */
+static struct named *named_get(const char *name, uint64_t cache_bytes)
+{
+	struct named *n;
+
+	pthread_mutex_lock(&named_lock);
+	for (n = named_list; n; n = n->next)
+		if (!strcmp(n->name, name) && !n->bytes == !cache_bytes)
+			break;
+	if (!n)
+		n = named_new(name, cache_bytes);
+	pthread_mutex_unlock(&named_lock);
+	return n;
+}
+
+static int copy_object(char ret[STORE_KEY_MAX + 1], const char *name, const char *text,
+		       struct err *err)
+{
+	const size_t len = strlen(name);
+
+	if (!len || len > STORE_KEY_MAX)
+		return err_set(err, -EINVAL, "store %s: no name of a volume at its end", text);
+	memcpy(ret, name, len + 1);
+	return 0;
+}
+
+static int open_mem_store(const char *text, struct store **ret, char object[STORE_KEY_MAX + 1],
+			  struct err *err)
+{
+	const char *name = text + 4;
+	struct named *n;
+	int rc = copy_object(object, name, text, err);
+
+	if (rc)
+		return rc;
+	n = named_get(name, 0);
+	rc = n ? store_mem_open(n->objects, ret) : -ENOMEM;
+	return rc ? err_sys(err, rc, "store %s", text) : 0;
+}
+
+int media_store_open(const char *text, struct store **ret, char ret_object[STORE_KEY_MAX + 1],
+		     struct err *err)
+{
+	const char *path = strncmp(text, "dir:", 4) ? text : text + 4;
+	const char *base = strrchr(path, '/');
+	int rc;
+
+	if (media_is_mem(text))
+		return open_mem_store(text, ret, ret_object, err);
+	if (path == text && strcspn(text, ":") < strcspn(text, "/"))
+		return err_set(err, -EINVAL, "store %s: expected dir:/path/base or mem:NAME",
+			       text);
+	rc = copy_object(ret_object, base ? base + 1 : path, text, err);
+	return rc ? rc : dir_store_open(path, NULL, ret, err);
+}
+
+static int open_mem_cache(const char *text, bool read_only, struct dev **ret, struct err *err)
+{
+	struct dev_mem_options opt = {.read_only = read_only};
+	const char *name = strchr(text + 4, ':');
+	char size[SIZE_TEXT_LEN];
+	const size_t len = name ? (size_t)(name - text - 4) : strlen(text + 4);
+	struct named *n;
+
+	if (len >= sizeof(size))
+		return err_set(err, -EINVAL, "cache %s: expected mem:SIZE or mem:SIZE:NAME", text);
+	memcpy(size, text + 4, len);
+	size[len] = '\0';
+	if (size_parse(size, &opt.size_bytes) || !opt.size_bytes || opt.size_bytes % 4096)
+		return err_set(err, -EINVAL,
+			       "cache %s: expected mem:SIZE or mem:SIZE:NAME, SIZE a multiple of 4K",
+			       text);
+	if (name) {
+		n = named_get(text, opt.size_bytes);
+		if (!n)
+			return err_set(err, -ENOMEM, "cache %s: no memory", text);
+		opt.bytes = n->bytes;
+	}
+	return dev_mem_open(&opt, ret, err);
+}
+
+int media_cache_open(const char *text, unsigned int flags, uint64_t bytes, struct dev **ret,
+		     bool *ret_created, struct err *err)
+{
+	struct dev_file_options opt = {.read_only = flags & MEDIA_READ_ONLY};
+	struct err first = ERR_INIT;
+	int rc;
+
+	if (ret_created)
+		*ret_created = false;
+	if (media_is_mem(text))
+		return open_mem_cache(text, opt.read_only, ret, err);
+	rc = dev_file_open(text, &opt, ret, &first);
+	if (rc == -ENOENT && (flags & MEDIA_CREATE)) {
+		opt.create = true;
+		opt.write_zeros = true;
+		opt.create_bytes = bytes;
+		rc = dev_file_open(text, &opt, ret, err);
+		if (!rc && ret_created)
+			*ret_created = true;
+		return rc;
+	}
+	return rc ? err_set(err, rc, "%s", err_text(&first, rc)) : 0;
+}
