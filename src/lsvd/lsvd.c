@@ -89,7 +89,7 @@ struct lsvd *lsvd_alloc(struct host *host, struct store *store, const char *name
 	l->opt = *opt;
 	l->hold = opt->hold_destage;
 	options_fix(&l->opt);
-	strncpy(l->name, name, LSVD_NAME_MAX);
+	memcpy(l->name, name, strlen(name) + 1); /* callers have asked key_name_ok() */
 	extmap_init(&l->map, NULL, (size_t)l->opt.map_limit_bytes);
 	hcache_init(l);
 	list_init(&l->batches);
