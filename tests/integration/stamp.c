@@ -451,8 +451,8 @@ int main(int argc, char **argv)
 {
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	if (argc == 7 && !strcmp(argv[1], "run"))
-		return run(argv[2], argv[3], strtoull(argv[4], NULL, 0), (pid_t)strtol(argv[5], NULL, 10),
-			   (unsigned int)strtoul(argv[6], NULL, 10));
+		return run(argv[2], argv[3], strtoull(argv[4], NULL, 0),
+			   (pid_t)strtol(argv[5], NULL, 10), (unsigned int)strtoul(argv[6], NULL, 10));
 	if (argc == 4 && !strcmp(argv[1], "check"))
 		return check(argv[2], argv[3]);
 	if (argc == 6 && !strcmp(argv[1], "fill"))

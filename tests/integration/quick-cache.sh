@@ -1,0 +1,58 @@
+#!/bin/bash
+# SPDX-License-Identifier: BSD-3-Clause
+# Caches that are missing, foreign or old: refused until the user gives up what they held, and then
+# the image is a prefix of what was written.
+. "$(dirname "$0")/lib.sh"
+setup
+need jq
+tool stamp -lnbd -lpthread
+
+case_ok "create v" make_volume v 64M 64M
+case_ok "create w" make_volume w 64M 64M
+case_ok "serve" "$V" serve v --timeout 20
+case_ok "write 1500 blocks" timeout 60 "$T/stamp" fill "$(uri v)" "$SEED" 1 1500
+case_ok "to the store" "$V" flush v --store
+case_ok "hold" "$V" message v hold 1
+case_ok "write 1500 more, into the cache alone" timeout 60 "$T/stamp" fill "$(uri v)" "$SEED" \
+	1501 3000
+kill_server v
+
+fails "w's cache for v" 1 "." "$V" serve v --set "cache=$T/w.cache" --timeout 20
+like "... names the volume it belongs to, or the one it wants" "$OUT" "cache|belongs|volume"
+mv "$T/v.cache" "$T/v.kept"
+fails "without its cache" 1 "v.cache" "$V" serve v --timeout 20
+like "... and says what to do" "$OUT" "discard"
+case_ok "formatting another in its place" "$V" cache create "$T/v.cache" --size 64M
+fails "an empty cache" 1 "." "$V" serve v --timeout 20
+rm "$T/v.cache"
+
+mv "$T/v.kept" "$T/v.cache"
+case_ok "with its own cache again" "$V" serve v --timeout 20
+case_ok "everything is there" timeout 60 "$T/stamp" prefix "$(uri v)" "$SEED" 3000 3000
+case_ok "hold" "$V" message v hold 1
+case_ok "more, into the cache alone" timeout 60 "$T/stamp" fill "$(uri v)" "$SEED" 3001 4000
+cp "$T/v.cache" "$T/v.old"
+kill_server v
+
+rm "$T/v.cache"
+case_ok "discarding the cache" "$V" serve v --discard-cache --timeout 20
+like "the cut is told" "$OUT" "LSN"
+case_ok "a prefix is left" timeout 60 "$T/stamp" prefix "$(uri v)" "$SEED" 4000 1500
+echo "# $OUT"
+kept=$(printf '%s\n' "$OUT" | sed -n 's/^prefix \([0-9]*\) .*/\1/p')
+case_ok "the volume can be written" timeout 60 "$T/stamp" fill "$(uri v)" "$SEED" \
+	$((kept + 1)) 5000
+case_ok "stop" "$V" serve --stop v
+case_ok "check" "$V" check v
+case_ok "serve" "$V" serve v --timeout 20
+case_ok "all is there" timeout 60 "$T/stamp" prefix "$(uri v)" "$SEED" 5000 5000
+case_ok "stop" "$V" serve --stop v
+
+mv "$T/v.cache" "$T/v.new"
+mv "$T/v.old" "$T/v.cache"
+fails "the cache of before" 1 "." "$V" serve v --timeout 20
+mv "$T/v.new" "$T/v.cache"
+case_ok "the right one" "$V" serve v --timeout 20
+case_ok "untouched" timeout 60 "$T/stamp" prefix "$(uri v)" "$SEED" 5000 5000
+case_ok "stop" "$V" serve --stop v
+finish
