@@ -31,7 +31,6 @@
 /* What has been done and may have to be undone. */
 struct creation {
 	struct volume_config cfg;
-	struct uuid uuid;
 	struct store *store;
 	char object[STORE_KEY_MAX + 1];
 	bool cache_made;
@@ -60,10 +59,11 @@ static int validate(const char *name, struct volume_config *cfg, struct err *err
 
 /* ---- the cache ----------------------------------------------------------------------------- */
 
-static int format(struct dev *dev, const struct uuid *volume, bool force, struct err *err)
+/* For no volume yet: it is bound when a writer's right is first taken with it. */
+static int format(struct dev *dev, bool force, struct err *err)
 {
 	const struct uuid random = uuid_new();
-	struct wlog_format_options opt = {.id.volume_uuid = *volume, .force = force};
+	struct wlog_format_options opt = {.force = force};
 	struct wlog_identity id;
 
 	memcpy(&opt.random, random.b, sizeof(opt.random));
@@ -106,7 +106,7 @@ static int prepare_cache(struct creation *c, struct err *err)
 	rc = dev->ops->lock ? dev->ops->lock(dev, err) : 0;
 	if (!rc) {
 		rc = fresh || c->cfg.format_cache
-			     ? format(dev, &c->uuid, c->cfg.format_cache, err)
+			     ? format(dev, c->cfg.format_cache, err)
 			     : adopt(c, dev, err);
 		if (dev->ops->unlock)
 			dev->ops->unlock(dev);
@@ -120,7 +120,6 @@ static int prepare_cache(struct creation *c, struct err *err)
 static int make_super(struct creation *c, struct err *err)
 {
 	const struct lsvd_create_options opt = {
-		.uuid = c->uuid,
 		.size_bytes = c->cfg.size_bytes,
 		.block_bytes = (uint32_t)c->cfg.block_bytes,
 		.wall_ns = clock_wall_ns(),
@@ -168,7 +167,6 @@ static int create(struct creation *c, const char *name, const char *const *setti
 		rc = validate(name, &c->cfg, err);
 	if (rc)
 		return rc;
-	c->uuid = uuid_new();
 	rc = prepare_cache(c, err);
 	if (!rc)
 		rc = make_super(c, err);
@@ -198,7 +196,6 @@ int varve_create(const char *name, const char *const *settings)
 
 struct cache_settings {
 	uint64_t bytes;
-	struct uuid volume;
 	bool force;
 };
 
@@ -208,11 +205,9 @@ static int parse_cache_setting(struct cache_settings *set, const char *text, str
 
 	if (!strncmp(text, "size=", 5))
 		rc = size_parse(text + 5, &set->bytes);
-	else if (!strncmp(text, "uuid=", 5))
-		rc = uuid_from_text(text + 5, &set->volume);
 	else if (!strcmp(text, "force=yes") || !strcmp(text, "force=no"))
 		set->force = text[6] == 'y', rc = 0;
-	return rc ? err_set(err, -EINVAL, "%s: expected size=SIZE, uuid=UUID or force=yes", text)
+	return rc ? err_set(err, -EINVAL, "%s: expected size=SIZE or force=yes", text)
 		  : 0;
 }
 
@@ -233,7 +228,7 @@ int varve_cache_create(const char *path, const char *const *settings)
 		return rc;
 	rc = dev->ops->lock ? dev->ops->lock(dev, err) : 0;
 	if (!rc) {
-		rc = format(dev, &set.volume, set.force, err);
+		rc = format(dev, set.force, err);
 		if (dev->ops->unlock)
 			dev->ops->unlock(dev);
 	}

@@ -405,11 +405,13 @@ static int dump_store(const struct volume_config *cfg, const char *what, json_t 
 	return rc;
 }
 
-static bool is_file(const char *text)
+/* A path of something that exists, or memory; a volume's name or spec is neither. */
+static bool is_cache(const char *text)
 {
 	struct stat st;
 
-	return !strchr(text, ',') && strchr(text, '/') && !stat(text, &st);
+	return !strchr(text, ',') &&
+	       (media_is_mem(text) || (strchr(text, '/') && !stat(text, &st)));
 }
 
 static int dump(const char *name_or_path, const char *what, struct volume_config *cfg,
@@ -418,7 +420,7 @@ static int dump(const char *name_or_path, const char *what, struct volume_config
 	const bool of_cache = !strcmp(what, "cache") || !strcmp(what, "log");
 	int rc;
 
-	if (of_cache && (is_file(name_or_path) || media_is_mem(name_or_path)))
+	if (of_cache && is_cache(name_or_path))
 		return dump_cache(name_or_path, what, ret, err);
 	rc = open_configure(name_or_path, NULL, cfg, err);
 	if (rc)
