@@ -128,6 +128,16 @@ bool extmap_lookup(const struct extmap *m, uint64_t lba, struct extent *ret)
 	return true;
 }
 
+void extmap_prefetch(const struct extmap *m, uint64_t lba)
+{
+	struct extmap_iter at;
+
+	/* The keys are asked for on the way; the rest of the leaf here. */
+	if (m->root)
+		prefetch_lines(extmap_descend(m, lba, &at)->value,
+			       sizeof(struct extmap_leaf) - offsetof(struct extmap_leaf, value));
+}
+
 /* The part of @x that lies in [lba, end). */
 static struct extent cut(const struct extent *x, uint64_t lba, uint64_t end)
 {
@@ -186,6 +196,12 @@ static int reserve(struct extmap *m, size_t leaves, size_t inners)
 static int reserve_edits(struct extmap *m, unsigned int edits)
 {
 	return reserve(m, edits, edits * (m->depth + 1) + edits - 1);
+}
+
+int extmap_reserve(struct extmap *m, unsigned int changes)
+{
+	/* A replacement across leaves is two edits; the first in an empty map takes a leaf more. */
+	return reserve_edits(m, 2 * changes + 1);
 }
 
 /* The same for edits of what is mapped already: a small map stays small as long as it can. */

@@ -115,6 +115,12 @@ static inline int extmap_insert(struct extmap *m, uint64_t lba, uint64_t sectors
 	return extmap_replace(m, lba, sectors, value, NULL, NULL);
 }
 
+/*
+ * Makes sure that so many changes cannot fail with -ENOMEM, each of at most EXTMAP_LEN_MAX sectors,
+ * if no others come between.  0 or -ENOMEM.
+ */
+int extmap_reserve(struct extmap *m, unsigned int changes);
+
 /* Unmaps [lba, lba + sectors).  -ENOMEM is possible: cutting a hole makes two extents of one. */
 int extmap_remove(struct extmap *m, uint64_t lba, uint64_t sectors, extmap_displaced_fn *fn,
 		  void *arg);
@@ -145,6 +151,9 @@ bool extmap_lookup(const struct extmap *m, uint64_t lba, struct extent *ret);
  */
 unsigned extmap_lookup_range(const struct extmap *m, uint64_t lba, uint64_t sectors,
 			     struct extent *pieces, unsigned max);
+
+/* Brings into the caches what a change or lookup at @lba will need. */
+void extmap_prefetch(const struct extmap *m, uint64_t lba);
 
 #define EXTMAP_DEPTH_MAX 12
 

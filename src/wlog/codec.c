@@ -13,10 +13,6 @@
 #include "base/crc32c.h"
 #include "wlog/wlog_impl.h"
 
-/* 8 MiB of data in 512-byte writes, each with a record and a checksum, and as many without data. */
-#define HEADER_MAX_BYTES (1u << 20)
-#define DATA_MAX_BYTES (16u << 20)
-
 uint32_t header_bytes_for(uint32_t records, uint32_t crcs)
 {
 	const uint32_t bytes = (uint32_t)sizeof(struct wlog_seg_hdr) +
@@ -49,7 +45,7 @@ static bool record_ok(const struct wlog_rec_disk *rec, uint64_t lsns, uint32_t *
 		return false;
 	if (rec->type == WLOG_ZERO || rec->type == WLOG_DISCARD)
 		return true;
-	if (rec->type != WLOG_DATA || sectors > DATA_MAX_BYTES / DEV_SECTOR_BYTES)
+	if (rec->type != WLOG_DATA || sectors > WLOG_DATA_MAX_BYTES / DEV_SECTOR_BYTES)
 		return false;
 	*data_sector += sectors;
 	*crc += (sectors + WLOG_CRC_SECTORS - 1) / WLOG_CRC_SECTORS;
@@ -63,7 +59,7 @@ static bool records_ok(const struct wlog_seg_hdr *hdr, const struct seg_header *
 	uint32_t data_sector = 0, crc = 0;
 
 	for (uint32_t i = 0; i < h->records; i++) {
-		if (data_sector > DATA_MAX_BYTES / DEV_SECTOR_BYTES)
+		if (data_sector > WLOG_DATA_MAX_BYTES / DEV_SECTOR_BYTES)
 			return false;
 		if (!record_ok(&recs[i], lsns, &data_sector, &crc))
 			return false;
@@ -75,14 +71,14 @@ static bool records_ok(const struct wlog_seg_hdr *hdr, const struct seg_header *
 
 static bool lengths_ok(const struct seg_header *h)
 {
-	if (h->header_bytes < WLOG_BLOCK || h->header_bytes > HEADER_MAX_BYTES ||
+	if (h->header_bytes < WLOG_BLOCK || h->header_bytes > WLOG_HEADER_MAX_BYTES ||
 	    h->header_bytes % WLOG_BLOCK || h->data_bytes % WLOG_BLOCK)
 		return false;
 	if (h->flags & WLOG_SEG_PAD)
 		return h->records == 0 && h->crcs == 0 && h->header_bytes == WLOG_BLOCK;
-	return h->data_bytes <= DATA_MAX_BYTES && h->records > 0 &&
-	       h->records <= HEADER_MAX_BYTES / sizeof(struct wlog_rec_disk) &&
-	       h->crcs <= HEADER_MAX_BYTES / sizeof(le32) &&
+	return h->data_bytes <= WLOG_DATA_MAX_BYTES && h->records > 0 &&
+	       h->records <= WLOG_HEADER_MAX_BYTES / sizeof(struct wlog_rec_disk) &&
+	       h->crcs <= WLOG_HEADER_MAX_BYTES / sizeof(le32) &&
 	       header_bytes_for(h->records, h->crcs) == h->header_bytes &&
 	       h->first_lsn >= 1 && h->first_lsn <= h->last_lsn;
 }

@@ -16,7 +16,7 @@
  * the last commit served several, the next is held back until as many have gathered again or
  * barrier_deadline_us have passed, whichever is first.
  *
- * commit_advance() is the one driver; every event that may let something proceed ends in it.
+ * commit_run() is the one driver; log_advance() calls it after every event.
  * The model of this protocol is spin/commit.pml.
  */
 #include <errno.h>
@@ -29,6 +29,18 @@
 /* Data may stay unflushed up to this much: it bounds how far a torn end can reach (replay.c). */
 #define UNDURABLE_MAX_BYTES (UINT64_C(64) << 20)
 
+static uint64_t total_bytes(const struct wlog_seg *seg)
+{
+	return (uint64_t)seg->pad_bytes + seg->header_bytes + seg->data_bytes;
+}
+
+/* Whether no more may be submitted before a flush. */
+static bool undurable_full(const struct wlog *log)
+{
+	return log->undurable_bytes >= UNDURABLE_MAX_BYTES ||
+	       log->undurable_bytes >= log->ring_bytes / 4;
+}
+
 static void commit_durable(struct wlog *log, uint64_t upto)
 {
 	while (log->durable_seg < upto) {
@@ -37,7 +49,7 @@ static void commit_durable(struct wlog *log, uint64_t upto)
 		assert(seg->state == SEG_WRITTEN);
 		seg->state = SEG_DURABLE;
 		log->durable_lsn = seg->last_lsn;
-		log->undurable_bytes -= seg->data_bytes;
+		log->undurable_bytes -= total_bytes(seg);
 	}
 	if (log->commit_target <= log->durable_seg)
 		log->commit_target = 0;
@@ -66,64 +78,57 @@ static void barriers_release(struct wlog *log)
 static void seg_written(struct wlog_seg *seg, int result)
 {
 	struct wlog *log = seg->log;
+	const bool fua = seg->io->fua;
 
 	if (result)
 		log_fail(log, result, "writing a segment");
-	if (--seg->ios)
+	if (--seg->io->pending)
 		return;
 	log->writes_in_flight--;
-	free(seg->hdr);
-	free(seg->pad_hdr);
-	seg->hdr = NULL;
-	seg->pad_hdr = NULL;
+	seg_io_free(seg);
 	if (log->failed)
 		return; /* its buffer stays: reads go on */
 	seg->state = SEG_WRITTEN;
 	seg->buf->unwritten--;
-	log->undurable_bytes += seg->data_bytes;
 	while (log->written_seg < log->submitted_seg &&
 	       seg_get(log, log->written_seg + 1)->state == SEG_WRITTEN)
 		log->written_seg++;
-	if (seg->fua && log->durable_seg + 1 == seg->number) {
+	if (fua && log->durable_seg + 1 == seg->number) {
 		commit_durable(log, seg->number);
 		barriers_release(log);
 	}
 }
 
-static void data_done(struct dev_req *req)
+static void io_done(struct wlog_seg *seg, int result)
 {
-	struct wlog_seg *seg = container_of(req, struct wlog_seg, req);
 	struct wlog *log = seg->log;
 	struct host *host = log->host;
 
 	host_enter(host);
-	seg_written(seg, req->result);
-	write_admit(log);
-	commit_advance(log);
+	seg_written(seg, result);
+	log_advance(log);
 	host_leave(host);
+}
+
+static void data_done(struct dev_req *req)
+{
+	io_done(container_of(req, struct seg_io, req)->seg, req->result);
 }
 
 static void pad_done(struct dev_req *req)
 {
-	struct wlog_seg *seg = container_of(req, struct wlog_seg, pad_req);
-	struct wlog *log = seg->log;
-	struct host *host = log->host;
-
-	host_enter(host);
-	seg_written(seg, req->result);
-	commit_advance(log);
-	host_leave(host);
+	io_done(container_of(req, struct seg_io, pad_req)->seg, req->result);
 }
 
 static void submit_pad(struct wlog *log, struct wlog_seg *seg)
 {
-	struct dev_req *req = &seg->pad_req;
+	struct dev_req *req = &seg->io->pad_req;
 
-	seg->ios++;
+	seg->io->pending++;
 	req->op = DEV_WRITE;
 	req->fua = false;
 	req->off_bytes = log->ring_off + seg->pad_pos % log->ring_bytes;
-	dev_req_buf(req, seg->pad_hdr, WLOG_BLOCK);
+	dev_req_buf(req, seg->io->pad_hdr, WLOG_BLOCK);
 	req->done = pad_done;
 	log->written_bytes += WLOG_BLOCK;
 	dev_submit(log->dev, req);
@@ -131,27 +136,29 @@ static void submit_pad(struct wlog *log, struct wlog_seg *seg)
 
 static void submit_seg(struct wlog *log, struct wlog_seg *seg)
 {
-	struct dev_req *req = &seg->req;
+	struct seg_io *io = seg->io;
+	struct dev_req *req = &io->req;
 
 	seg->state = SEG_WRITING;
 	log->writes_in_flight++;
-	seg->ios++;
+	log->undurable_bytes += total_bytes(seg);
+	io->pending++;
 	/*
 	 * The whole commit in one step: everything before it is durable already and it is the
 	 * target, so a FUA write says all that a write and a flush would. Not with a pad, which is a
 	 * write of its own that recovery needs.
 	 */
-	seg->fua = !seg->pad_bytes && log->commit_target == seg->number &&
-		   log->durable_seg + 1 == seg->number;
-	seg->iov[0].iov_base = seg->hdr;
-	seg->iov[0].iov_len = seg->header_bytes;
-	seg->iov[1].iov_base = seg_data(seg);
-	seg->iov[1].iov_len = seg->data_bytes;
+	io->fua = !seg->pad_bytes && log->commit_target == seg->number &&
+		  log->durable_seg + 1 == seg->number;
+	io->iov[0].iov_base = io->hdr;
+	io->iov[0].iov_len = seg->header_bytes;
+	io->iov[1].iov_base = seg_data(seg);
+	io->iov[1].iov_len = seg->data_bytes;
 	req->op = DEV_WRITE;
-	req->fua = seg->fua && VARVE_STEP("wlog.fua_commit");
+	req->fua = io->fua && VARVE_STEP("wlog.fua_commit");
 	req->off_bytes = log->ring_off + seg->pos % log->ring_bytes;
 	req->len_bytes = (uint64_t)seg->header_bytes + seg->data_bytes;
-	req->iov = seg->iov;
+	req->iov = io->iov;
 	req->iovcnt = seg->data_bytes ? 2 : 1;
 	req->done = data_done;
 	log->written_bytes += req->len_bytes;
@@ -162,7 +169,7 @@ static void submit_seg(struct wlog *log, struct wlog_seg *seg)
 
 static void commit_submit(struct wlog *log)
 {
-	while (log->submitted_seg < log->sealed_seg &&
+	while (log->submitted_seg < log->sealed_seg && !undurable_full(log) &&
 	       log->writes_in_flight < log->opt.writes_in_flight)
 		submit_seg(log, seg_get(log, ++log->submitted_seg));
 }
@@ -179,7 +186,7 @@ static void flush_done(struct dev_req *req)
 	else if (log->flush_covers > log->durable_seg)
 		commit_durable(log, log->flush_covers);
 	barriers_release(log);
-	commit_advance(log);
+	log_advance(log);
 	host_leave(host);
 }
 
@@ -204,27 +211,24 @@ static void submit_flush(struct wlog *log)
 	barriers_release(log);
 }
 
-/* Whether to wait for company; see the head of this file. */
+/* Whether the barriers wait for company; see the head of this file. */
 static bool hold_back(struct wlog *log)
 {
-	struct dev_req *oldest;
-	uint64_t now_ns;
+	const uint64_t deadline_ns = log->opt.barrier_deadline_us * UINT64_C(1000);
+	struct dev_req *oldest = list_first_entry(&log->barriers, struct dev_req, link);
+	uint64_t now_ns, until_ns;
 
-	if (!log->opt.barrier_deadline_us || log->barrier_count >= log->last_group ||
-	    log->last_group < 2)
+	if (!deadline_ns)
 		return false;
 	now_ns = host_now_ns(log->host);
-	if (!log->hold_until_ns) {
-		oldest = list_first_entry(&log->barriers, struct dev_req, link);
-		log->hold_until_ns = wlog_write_of(oldest)->since_ns +
-				     log->opt.barrier_deadline_us * UINT64_C(1000);
+	until_ns = wlog_write_of(oldest)->since_ns + deadline_ns;
+	if (now_ns < until_ns && log->last_group >= 2 && log->barrier_count < log->last_group) {
+		host_wake_at(log->host, until_ns);
+		return true;
 	}
-	if (now_ns >= log->hold_until_ns) {
+	if (now_ns > until_ns)
 		log->st.deadline_overruns++;
-		return false;
-	}
-	host_wake_at(log->host, log->hold_until_ns);
-	return true;
+	return false;
 }
 
 static void commit_begin(struct wlog *log)
@@ -235,15 +239,11 @@ static void commit_begin(struct wlog *log)
 		struct dev_req *last = list_last_entry(&log->barriers, struct dev_req, link);
 		const uint64_t wanted = wlog_write_of(last)->target;
 
-		log->hold_until_ns = 0;
 		if (wanted > target)
 			target = wanted;
 	}
-	if (log->undurable_bytes >= UNDURABLE_MAX_BYTES ||
-	    log->undurable_bytes >= log->ring_bytes / 4) {
-		if (log->written_seg > target)
-			target = log->written_seg;
-	}
+	if (undurable_full(log) && log->written_seg > target)
+		target = log->written_seg;
 	/*
 	 * What is waited for may be the end of a write whose beginning is durable already: the home
 	 * takes it only as a whole.
@@ -257,10 +257,8 @@ static void commit_begin(struct wlog *log)
 		seg_close(log);
 }
 
-void commit_advance(struct wlog *log)
+void commit_run(struct wlog *log)
 {
-	if (!log->started)
-		return;
 	if (log->failed) {
 		barriers_release(log);
 		write_fail_all(log, log->failed);
@@ -270,7 +268,11 @@ void commit_advance(struct wlog *log)
 		commit_begin(log);
 	seg_seal_ready(log);
 	commit_submit(log);
-	if (log->commit_target && !log->flushing && log->written_seg >= log->commit_target)
+	if (!log->commit_target || log->flushing)
+		return;
+	/* When no more may be submitted, the rest of the commit has to wait for a flush of its own. */
+	if (log->written_seg >= log->commit_target ||
+	    (undurable_full(log) && log->written_seg == log->submitted_seg))
 		submit_flush(log);
 }
 
@@ -287,7 +289,7 @@ void commit_barrier(struct wlog *log, struct dev_req *req, uint64_t target)
 		wlog_write_of(req)->since_ns = host_now_ns(log->host);
 	list_add_tail(&req->link, &log->barriers);
 	log->barrier_count++;
-	commit_advance(log);
+	log_advance(log);
 }
 
 /*
@@ -318,11 +320,5 @@ void wlog_seal(struct wlog *log)
 		log->seal_target = published_seg(log);
 	/* The home cannot take a part of a write: its end is wished for, too (publish_one()). */
 	log->seal_whole = log->published_part;
-	commit_advance(log);
-}
-
-void commit_tick(struct wlog *log, uint64_t now_ns)
-{
-	(void)now_ns;
-	commit_advance(log);
+	log_advance(log);
 }

@@ -19,6 +19,9 @@
 #include "base/mutant.h"
 #include "wlog/wlog_impl.h"
 
+/* Of one request: a part's length in bytes has 32 bits, with whole chunks around it. */
+#define READ_MAX_BYTES (UINT64_C(1) << 30)
+
 enum part_kind {
 	PART_ZERO,
 	PART_MEMORY,
@@ -84,8 +87,9 @@ static void part_done(struct wlog_read *read, int result)
 /* Entered. */
 static void part_unpin(struct wlog *log, struct wlog_seg *seg)
 {
-	if (!--seg->pins)
-		write_retry(log);
+	seg->pins--;
+	if (write_starving(log))
+		log_advance(log);
 }
 
 static bool part_verify(const struct part *part, const void *data)
@@ -289,6 +293,7 @@ void wlog_read_begin(struct wlog *log, struct dev_req *req)
 
 	req->priv.ptr[0] = NULL;
 	if ((req->off_bytes | req->len_bytes) % DEV_SECTOR_BYTES || !sectors ||
+	    req->len_bytes > READ_MAX_BYTES ||
 	    lba >= log->home->sectors || sectors > log->home->sectors - lba)
 		rc = -EINVAL;
 	if (!rc)

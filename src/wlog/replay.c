@@ -396,25 +396,27 @@ static int build_map(struct wlog *log, struct err *err)
 	return 0;
 }
 
+/* Large enough for any segment: verify_tail() looks at whole ones. */
+#define SCAN_BYTES (WLOG_HEADER_MAX_BYTES + WLOG_DATA_MAX_BYTES)
+
+static int scan_init(struct scan *s, struct wlog *log, struct err *err)
+{
+	*s = (struct scan){ .log = log, .err = err, .want = WINDOW_BYTES };
+	return posix_memalign((void **)&s->buf, WLOG_BLOCK, SCAN_BYTES) ? -ENOMEM : 0;
+}
+
 int replay(struct wlog *log, const struct wlog_sb *sb, struct err *err)
 {
-	struct scan s = {
-		.log = log,
-		.err = err,
-		.pos = log->tail.pos,
-		.number = log->tail.seg,
-		.last_lsn = log->tail.lsn,
-		.prev_crc = log->tail.prev_crc,
-		.watermark = le64_get(sb->watermark_lsn),
-		.want = WINDOW_BYTES,
-	};
-	int rc;
+	struct scan s;
+	int rc = scan_init(&s, log, err);
 
-	/* Large enough for any segment: verify_tail() looks at whole ones. */
-	if (posix_memalign((void **)&s.buf, WLOG_BLOCK, 17u << 20))
-		return -ENOMEM;
-	log->head_pos = log->tail.pos;
-	log->last_crc = log->tail.prev_crc;
+	if (rc)
+		return rc;
+	s.pos = log->head_pos = log->tail.pos;
+	s.number = log->tail.seg;
+	s.last_lsn = log->tail.lsn;
+	s.prev_crc = log->last_crc = log->tail.prev_crc;
+	s.watermark = le64_get(sb->watermark_lsn);
 	rc = walk(&s);
 	if (!rc)
 		rc = verify_tail(&s);
@@ -434,4 +436,35 @@ int replay(struct wlog *log, const struct wlog_sb *sb, struct err *err)
 	log->durable_seg = log->written_seg = log->submitted_seg = log->next_seg - 1;
 	log->sealed_seg = log->closed_seg = log->next_seg - 1;
 	return 0;
+}
+
+/*
+ * Whoever writes takes the log as it was when he looked. If another has written to it since (and
+ * died, or there would be no right to take), cutting it at the end that was found then would lose
+ * what the other made durable.
+ */
+int replay_again(struct wlog *log, struct err *err)
+{
+	const uint64_t next_seg = log->next_seg;
+	struct wlog_sb sb;
+	uint32_t slot;
+	struct scan s;
+	int rc = sb_read(log->dev, &sb, &slot, err);
+
+	if (!rc)
+		rc = scan_init(&s, log, err);
+	if (rc)
+		return rc;
+	s.pos = log->head_pos;
+	s.number = next_seg;
+	s.last_lsn = log->durable_lsn;
+	s.prev_crc = log->last_crc;
+	s.watermark = log->durable_lsn;
+	rc = le64_get(sb.sb_seq) == log->sb_seq ? walk(&s) : -EAGAIN;
+	if (!rc)
+		rc = verify_tail(&s);
+	free(s.buf);
+	if (rc == -EAGAIN || (!rc && log->next_seg != next_seg))
+		return err_set(err, -EAGAIN, "the log has been written to since it was opened");
+	return rc;
 }

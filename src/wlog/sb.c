@@ -65,7 +65,7 @@ static bool sb_geometry_ok(const struct wlog_sb *sb, uint64_t device_bytes)
 	const uint64_t off = le64_get(sb->ring_off), bytes = le64_get(sb->ring_bytes);
 
 	return off >= WLOG_RING_OFF && off % WLOG_BLOCK == 0 && bytes % WLOG_BLOCK == 0 &&
-	       bytes >= 4 * WLOG_BLOCK && off <= device_bytes && bytes <= device_bytes - off &&
+	       bytes >= WLOG_RING_MIN && off <= device_bytes && bytes <= device_bytes - off &&
 	       le64_get(sb->tail_pos) % WLOG_BLOCK == 0 && le64_get(sb->tail_seg) >= 1 &&
 	       le64_get(sb->cut_seg) >= 1;
 }
@@ -98,7 +98,7 @@ int sb_decode(const void *block, uint64_t device_bytes, struct wlog_sb *ret, str
 int sb_read(struct dev *dev, struct wlog_sb *ret, uint32_t *ret_slot, struct err *err)
 {
 	struct wlog_sb *block;
-	int found = -ENOENT, rc = 0;
+	int found = -ENOENT, unreadable = 0, rc = 0;
 
 	if (dev->size_bytes < WLOG_RING_OFF)
 		return err_set(err, -ENOENT, "the device is too small to hold a log");
@@ -110,8 +110,9 @@ int sb_read(struct dev *dev, struct wlog_sb *ret, uint32_t *ret_slot, struct err
 
 		rc = dev_pread(dev, block, sizeof(*block), (uint64_t)slot * WLOG_SB_STRIDE);
 		if (rc) {
-			err_set(err, rc, "cannot read log superblock %u", slot);
-			goto out;
+			/* The other one may do: replay notices if it is too old. */
+			unreadable = rc;
+			continue;
 		}
 		rc = sb_decode(block, dev->size_bytes, &sb, &slot_err);
 		if (rc == -ENOTSUP) {
@@ -129,8 +130,10 @@ int sb_read(struct dev *dev, struct wlog_sb *ret, uint32_t *ret_slot, struct err
 		}
 		found = 0;
 	}
-	rc = found;
-	if (rc == -EBADMSG)
+	rc = found && unreadable ? unreadable : found;
+	if (rc && unreadable)
+		err_set(err, rc, "cannot read the log's superblocks");
+	else if (rc == -EBADMSG)
 		err_corrupt(err, "no log superblock is intact");
 	else if (rc)
 		err_set(err, rc, "there is no log here: format it with \"varve cache create\"");

@@ -71,6 +71,34 @@ uint32_t seg_rec_at(const struct wlog_seg *seg, uint32_t data_sector)
 	return low;
 }
 
+static bool seg_io_new(struct wlog_seg *seg)
+{
+	struct seg_io *io = calloc(1, sizeof(*io));
+
+	seg->io = io;
+	if (!io)
+		return false;
+	io->seg = seg;
+	if (posix_memalign(&io->hdr, WLOG_BLOCK, seg->header_bytes))
+		io->hdr = NULL;
+	if (seg->pad_bytes && posix_memalign(&io->pad_hdr, WLOG_BLOCK, WLOG_BLOCK))
+		io->pad_hdr = NULL;
+	if (io->hdr && (io->pad_hdr || !seg->pad_bytes))
+		return true;
+	seg_io_free(seg);
+	return false;
+}
+
+void seg_io_free(struct wlog_seg *seg)
+{
+	if (!seg->io)
+		return;
+	free(seg->io->hdr);
+	free(seg->io->pad_hdr);
+	free(seg->io);
+	seg->io = NULL;
+}
+
 struct wlog_seg *seg_new(struct wlog *log, uint32_t records, uint32_t crcs)
 {
 	struct wlog_seg *seg = calloc(1, sizeof(*seg));
@@ -93,8 +121,7 @@ void seg_free(struct wlog_seg *seg)
 	if (!seg)
 		return;
 	list_del(&seg->buf_link);
-	free(seg->hdr);
-	free(seg->pad_hdr);
+	seg_io_free(seg);
 	free(seg->recs);
 	free(seg);
 }
@@ -201,17 +228,28 @@ static bool buf_open(struct wlog *log, uint64_t data_sectors)
 }
 
 /*
- * Opens the next segment, or returns NULL when there is no space or no buffer for it. What it may
- * take in the worst case is a pad and itself; what has no data only frees space, and may go deeper
- * (L9).
+ * Whether there is space to open a segment for a write of so many sectors. All of a long write must
+ * fit at once: once begun it is never short of space, so that it need not be given up half way. On
+ * top of that comes a pad, and the two segments that are left to what has no data: that only
+ * frees space, and may go deeper (L9).
+ */
+bool seg_space(const struct wlog *log, uint64_t data_sectors)
+{
+	const uint64_t per_seg = log->opt.segment_bytes / DEV_SECTOR_BYTES;
+	const uint64_t segs = (data_sectors + per_seg - 1) / per_seg;
+
+	return space_free_bytes(log) >= log->max_total_bytes * (segs ? segs + 3 : 2);
+}
+
+/*
+ * Opens the next segment, or returns NULL when there is no space, no buffer or no memory for it.
  */
 struct wlog_seg *seg_open(struct wlog *log, uint64_t data_sectors)
 {
-	const uint64_t need = log->max_total_bytes * (data_sectors ? 4 : 2);
 	struct wlog_seg *seg;
 
 	assert(!log->open);
-	if (space_free_bytes(log) < need || !buf_open(log, data_sectors))
+	if (!seg_space(log, data_sectors) || !buf_open(log, data_sectors))
 		return NULL;
 	seg = seg_new(log, log->rec_max, log->rec_max);
 	if (!seg)
@@ -221,6 +259,7 @@ struct wlog_seg *seg_open(struct wlog *log, uint64_t data_sectors)
 		return NULL;
 	}
 	seg->state = SEG_OPEN;
+	seg->last_resort = !seg_space(log, 1);
 	seg->first_lsn = log->next_lsn;
 	seg->buf = log->open_buf;
 	seg->buf_off_bytes = seg->buf->used_bytes;
@@ -274,25 +313,17 @@ static void seg_shrink(struct wlog_seg *seg)
 
 static bool seg_seal(struct wlog *log, struct wlog_seg *seg)
 {
-	if (posix_memalign(&seg->hdr, WLOG_BLOCK, seg->header_bytes)) {
-		seg->hdr = NULL;
+	if (!seg_io_new(seg))
 		return false;
-	}
-	if (seg->pad_bytes && posix_memalign(&seg->pad_hdr, WLOG_BLOCK, WLOG_BLOCK)) {
-		seg->pad_hdr = NULL;
-		free(seg->hdr);
-		seg->hdr = NULL;
-		return false;
-	}
 	seg_shrink(seg);
 	seg->wall_ns = host_wall_ns(log->host);
 	seg->prev_crc = log->last_crc;
 	if (seg->pad_bytes) {
-		pad_encode(log, seg, log->last_crc, seg->pad_hdr);
-		log->last_crc = le32_get(((struct wlog_seg_hdr *)seg->pad_hdr)->crc);
+		pad_encode(log, seg, log->last_crc, seg->io->pad_hdr);
+		log->last_crc = le32_get(((struct wlog_seg_hdr *)seg->io->pad_hdr)->crc);
 	}
-	header_encode(log, seg, log->last_crc, seg->hdr);
-	log->last_crc = le32_get(((struct wlog_seg_hdr *)seg->hdr)->crc);
+	header_encode(log, seg, log->last_crc, seg->io->hdr);
+	log->last_crc = le32_get(((struct wlog_seg_hdr *)seg->io->hdr)->crc);
 	seg->hdr_crc = log->last_crc;
 	seg->state = SEG_SEALED;
 	log->sealed_seg = seg->number;

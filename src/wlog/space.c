@@ -69,10 +69,8 @@ static void sb_done(struct dev_req *req)
 	} else {
 		space_drop_tail(log, log->sb_tail.seg);
 		log->tail = log->sb_tail;
-		write_admit(log);
-		space_advance(log);
 	}
-	commit_advance(log);
+	log_advance(log);
 	host_leave(host);
 }
 
@@ -122,6 +120,10 @@ static int forget_some(struct wlog *log, struct wlog_seg *seg, uint32_t *budget)
 
 		if (rec->flags & WLOG_REC_VOID)
 			continue;
+		/* Not with the nodes that are kept for writes on their way (write.c). */
+		rc = extmap_reserve(&log->map, log->unpublished + 1);
+		if (rc)
+			return rc;
 		rc = extmap_remove_if(&log->map, le48_get(rec->lba), le32_get(rec->sectors),
 				      rec_value(seg->number, rec), NULL, NULL);
 		if (rc)
@@ -144,7 +146,7 @@ void space_forget_run(struct work *work)
 	host_enter(host);
 	while (!rc && budget && log->forgotten_seg < log->destaged_seg)
 		rc = forget_some(log, seg_get(log, log->forgotten_seg + 1), &budget);
-	space_advance(log);
+	log_advance(log);
 	log->forgetting = !rc && log->forgotten_seg < log->destaged_seg;
 	if (log->forgetting)
 		host_defer(host, work);

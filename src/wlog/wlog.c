@@ -23,11 +23,13 @@
  */
 #define RING_SPARE_SEGMENTS 7u
 #define RECORDS_MIN 64u
+/* How often a log that seems damaged is looked at again. */
+#define LOOKS 8
 /*
- * Recovery skips so many LSNs: a torn segment may have used some that can no longer be read. A
- * segment holds far fewer records, and EVIDENCE_BYTES of 8 KiB segments fewer segments.
+ * Recovery skips so many LSNs: torn segments may have used some that can no longer be read. What
+ * is not durable is bounded (commit.c), and has fewer records of 24 bytes than that.
  */
-#define LSN_SKIP (UINT64_C(1) << 20)
+#define LSN_SKIP (UINT64_C(1) << 24)
 
 void wlog_options_default(struct wlog_options *opt)
 {
@@ -56,6 +58,16 @@ void log_fail(struct wlog *log, int error, const char *what)
 		  what, strerror(-error));
 }
 
+/* Frees, admits, commits: in this order, each may make the next possible. */
+void log_advance(struct wlog *log)
+{
+	if (!log->started)
+		return;
+	space_advance(log);
+	write_admit(log);
+	commit_run(log);
+}
+
 /* The longest piece of the request's memory at off_bytes, len_bytes at most. */
 size_t iov_gather(const struct dev_req *req, uint64_t off_bytes, size_t len_bytes,
 		  const void **ret)
@@ -78,9 +90,9 @@ int wlog_format(struct dev *dev, const struct wlog_format_options *opt, struct w
 	uint32_t slot = 0;
 	int rc;
 
-	if (dev->size_bytes < WLOG_RING_OFF + (64u << 10))
+	if (dev->size_bytes < WLOG_RING_OFF + WLOG_RING_MIN)
 		return err_set(err, -EINVAL, "a cache needs at least %u bytes, this has %llu",
-			       WLOG_RING_OFF + (64u << 10), (unsigned long long)dev->size_bytes);
+			       WLOG_RING_OFF + WLOG_RING_MIN, (unsigned long long)dev->size_bytes);
 	rc = sb_read(dev, &old, &slot, NULL);
 	if (rc == 0 && !opt->force)
 		return err_set(err, -EEXIST,
@@ -209,9 +221,9 @@ static int bufs_new(struct wlog *log)
 	return 0;
 }
 
-int wlog_open(struct host *host, struct dev *dev, struct wlog_home *home,
-	      const struct wlog_options *opt, uint64_t destaged_lsn, struct wlog **ret,
-	      struct err *err)
+static int open_once(struct host *host, struct dev *dev, struct wlog_home *home,
+		     const struct wlog_options *opt, uint64_t destaged_lsn, struct wlog **ret,
+		     struct err *err)
 {
 	struct wlog *log;
 	struct wlog_sb sb;
@@ -230,12 +242,37 @@ int wlog_open(struct host *host, struct dev *dev, struct wlog_home *home,
 	rc = bufs_new(log);
 	if (!rc)
 		rc = replay(log, &sb, err);
+	/* L5: what was read may still be volatile; it must not vanish after it was served. */
+	if (!rc && VARVE_STEP("wlog.open_flush"))
+		rc = dev_flush(dev);
 	if (rc) {
+		err_set(err, rc, "cannot read or flush the cache device");
 		wlog_close(log);
 		return rc;
 	}
 	*ret = log;
 	return 0;
+}
+
+int wlog_open(struct host *host, struct dev *dev, struct wlog_home *home,
+	      const struct wlog_options *opt, uint64_t destaged_lsn, struct wlog **ret,
+	      struct err *err)
+{
+	struct err now = ERR_INIT, before;
+	int rc = open_once(host, dev, home, opt, destaged_lsn, ret, &now);
+
+	/*
+	 * A log in which another process is writing may seem damaged to one that looks: what it
+	 * reads is not of one moment. Damage stays the same.
+	 */
+	for (int i = 0; i < LOOKS && rc == -EBADMSG; i++) {
+		before = now;
+		err_clear(&now);
+		rc = open_once(host, dev, home, opt, destaged_lsn, ret, &now);
+		if (rc == -EBADMSG && strcmp(before.text, now.text) == 0)
+			break;
+	}
+	return rc ? err_set(err, rc, "%s", err_text(&now, rc)) : 0;
 }
 
 int wlog_start(struct wlog *log, const struct wlog_identity *id, uint64_t lsn_floor,
@@ -244,11 +281,10 @@ int wlog_start(struct wlog *log, const struct wlog_identity *id, uint64_t lsn_fl
 	int rc = 0;
 
 	assert(!log->started);
-	/* L5: what was read may still be volatile; it must not vanish after it was served. */
-	if (VARVE_STEP("wlog.start_flush"))
-		rc = dev_flush(log->dev);
+	if (VARVE_STEP("wlog.replay_again"))
+		rc = replay_again(log, err);
 	if (rc)
-		return err_set(err, rc, "cannot flush the cache device");
+		return rc;
 	if (lsn_floor >= log->next_lsn)
 		log->next_lsn = lsn_floor + 1;
 	log->next_lsn += LSN_SKIP;
@@ -263,7 +299,7 @@ int wlog_start(struct wlog *log, const struct wlog_identity *id, uint64_t lsn_fl
 		return rc;
 	host_enter(log->host);
 	log->started = true;
-	space_advance(log);
+	log_advance(log);
 	if (log->durable_seg > log->destaged_seg)
 		log->home->ops->destage(log->home, false);
 	host_leave(log->host);
@@ -355,7 +391,7 @@ void wlog_tick(struct wlog *log)
 		return;
 	write_tick(log, now_ns);
 	space_forget(log);
-	commit_advance(log);
+	log_advance(log);
 }
 
 /* ---- what the home takes */
@@ -382,11 +418,12 @@ void wlog_seg_pin(struct wlog *log, struct wlog_seg *seg)
 
 void wlog_seg_unpin(struct wlog *log, struct wlog_seg *seg)
 {
-	assert(seg->pins);
+	assert(seg->pins && seg->home_mem_pins <= 1);
 	if (seg->home_mem_pins)
 		seg_mem_unpin(log, seg, true);
 	seg->pins--;
-	write_retry(log);
+	if (write_starving(log))
+		log_advance(log);
 }
 
 void wlog_seg_view(const struct wlog_seg *seg, struct wlog_seg_view *ret)

@@ -115,8 +115,8 @@ struct wlog_info {
 int wlog_probe(struct dev *dev, struct wlog_info *ret, struct err *err);
 
 /*
- * Opens a log for looking: reads the superblocks, walks the chain, verifies what may be torn and
- * builds the index. Writes nothing. destaged_lsn is what the home holds already: records up to it
+ * Opens a log for looking: reads the superblocks, walks the chain, verifies what may be torn,
+ * builds the index, and flushes the device so that what was found stays (L5). Writes nothing. destaged_lsn is what the home holds already: records up to it
  * are skipped (the larger of this and the superblock's counts). Not entered; synchronous.
  *
  * -EBADMSG when the log is damaged below its watermark, -ENOENT when there is no log here.
@@ -126,8 +126,9 @@ int wlog_open(struct host *host, struct dev *dev, struct wlog_home *home,
 	      struct err *err);
 
 /*
- * Takes the log for writing after wlog_open: flushes the device (L5), raises log_epoch, writes the
- * superblock with the cut behind which nothing old counts. lsn_floor: the highest LSN that the
+ * Takes the log for writing after wlog_open: raises log_epoch, writes the superblock with the cut
+ * behind which nothing old counts. -EAGAIN when somebody else has written to it since wlog_open:
+ * close and open again. lsn_floor: the highest LSN that the
  * home knows (L1). Not entered; synchronous. After a failure only wlog_close() is allowed.
  */
 int wlog_start(struct wlog *log, const struct wlog_identity *id, uint64_t lsn_floor,

@@ -53,6 +53,20 @@ struct wlog_buf {
 	uint32_t home_pins; /* of these the home's */
 };
 
+/* In memory only, in wlog_rec_disk.flags: of a write without an end, it stands for nothing. */
+#define WLOG_REC_VOID (1u << 7)
+
+/* What a segment needs while it is on its way to the device; from SEALED to WRITTEN. */
+struct seg_io {
+	void *hdr;     /* the header as written */
+	void *pad_hdr; /* the pad's, or NULL */
+	struct wlog_seg *seg;
+	uint32_t pending; /* device writes that are not done: the pad and the segment itself */
+	bool fua;
+	struct iovec iov[2];
+	struct dev_req req, pad_req;
+};
+
 struct wlog_seg {
 	uint64_t number;
 	uint64_t first_lsn, last_lsn;
@@ -70,17 +84,13 @@ struct wlog_seg {
 	uint32_t pad_bytes;     /* of the pad before it, or 0 */
 	uint32_t prev_crc; /* header CRC of the segment before it, and before its pad */
 	uint32_t hdr_crc;
-	uint32_t ios; /* device writes that are not done: the pad and the segment itself */
-	bool fua;
+	bool last_resort; /* opened with space that data may not have (L9) */
 	struct wlog_rec_disk *recs; /* immutable once sealed: readable when pinned, not entered */
 	le32 *crc;                  /* behind the records, in the same allocation */
 	struct wlog_buf *buf;       /* NULL: not in memory */
 	uint32_t buf_off_bytes;
 	struct list_head buf_link;
-	void *hdr;     /* the header as written; from SEALED to WRITTEN */
-	void *pad_hdr; /* the pad's */
-	struct dev_req req, pad_req;
-	struct iovec iov[2];
+	struct seg_io *io; /* NULL but from SEALED to WRITTEN */
 	struct wlog *log;
 };
 
@@ -158,6 +168,7 @@ struct wlog {
 	uint32_t max_io_sectors;
 
 	struct extmap map;
+	uint32_t unpublished;          /* records; map_reserved() keeps nodes for them */
 	struct list_head publishing;   /* reserved writes in LSN order */
 	struct list_head waiting;      /* writes without room, in order of arrival */
 	struct list_head waiting_free; /* ZERO and DISCARD, which may use the last space (L9) */
@@ -173,7 +184,6 @@ struct wlog {
 	/* Commits. */
 	struct list_head barriers; /* FLUSHes and published FUA writes, by arrival */
 	uint32_t barrier_count, last_group;
-	uint64_t hold_until_ns; /* 0: not holding */
 	uint64_t commit_target; /* segment; 0: no commit is under way */
 	uint64_t seal_target;   /* segment that wlog_seal() wants durable */
 	bool published_part;    /* what was published last is a write without its end */
@@ -182,7 +192,7 @@ struct wlog {
 	bool flushing;
 	struct dev_req flush_req;
 	uint32_t writes_in_flight;
-	uint64_t undurable_bytes;
+	uint64_t undurable_bytes; /* submitted and not durable, headers and pads included */
 
 	/* The tail and the superblock. */
 	struct work forget_work;
@@ -241,6 +251,8 @@ uint64_t seg_dev_off(const struct wlog *log, const struct wlog_seg *seg); /* of 
 int seg_append(struct wlog *log, struct wlog_seg *seg);
 struct wlog_seg *seg_new(struct wlog *log, uint32_t records, uint32_t crcs);
 void seg_free(struct wlog_seg *seg);
+void seg_io_free(struct wlog_seg *seg);
+bool seg_space(const struct wlog *log, uint64_t data_sectors);
 struct wlog_seg *seg_open(struct wlog *log, uint64_t data_sectors);
 void seg_close(struct wlog *log);
 void seg_seal_ready(struct wlog *log);
@@ -254,7 +266,6 @@ uint64_t rec_value(uint64_t number, const struct wlog_rec_disk *rec);
 /* ---- write.c */
 
 void write_admit(struct wlog *log);
-void write_retry(struct wlog *log); /* after something was given back */
 bool write_starving(const struct wlog *log);
 void write_fail_all(struct wlog *log, int error);
 void write_tick(struct wlog *log, uint64_t now_ns);
@@ -262,8 +273,7 @@ void write_tick(struct wlog *log, uint64_t now_ns);
 /* ---- commit.c */
 
 void commit_barrier(struct wlog *log, struct dev_req *req, uint64_t target);
-void commit_advance(struct wlog *log);
-void commit_tick(struct wlog *log, uint64_t now_ns);
+void commit_run(struct wlog *log);
 
 /* ---- space.c */
 
@@ -277,9 +287,13 @@ void space_drop_tail(struct wlog *log, uint64_t tail_seg);
 /* ---- replay.c */
 
 int replay(struct wlog *log, const struct wlog_sb *sb, struct err *err);
+/* -EAGAIN when the log has grown since replay(): somebody else has written to it. */
+int replay_again(struct wlog *log, struct err *err);
 
 /* ---- wlog.c */
 
+/* Lets proceed what can: every event ends in it. */
+void log_advance(struct wlog *log);
 void log_complete(struct wlog *log, struct dev_req *req, int result);
 void log_fail(struct wlog *log, int error, const char *what);
 size_t iov_gather(const struct dev_req *req, uint64_t off_bytes, size_t len_bytes,

@@ -22,7 +22,12 @@
 #define WLOG_SB_SLOTS 2
 #define WLOG_SB_STRIDE (64u << 10)
 #define WLOG_RING_OFF (128u << 10)
+#define WLOG_RING_MIN (64u << 10)
 #define WLOG_CRC_SECTORS 8u /* one checksum for each 4 KiB of a record's data */
+
+/* Of one segment; for a reader's bounds. */
+#define WLOG_HEADER_MAX_BYTES (1u << 20)
+#define WLOG_DATA_MAX_BYTES (16u << 20)
 
 #define WLOG_SB_MAGIC UINT64_C(0x474f4c4556524156)  /* "VARVELOG" */
 #define WLOG_SEG_MAGIC UINT64_C(0x4745534556524156) /* "VARVESEG" */
@@ -102,8 +107,7 @@ static_assert(offsetof(struct wlog_seg_hdr, prev_crc) == 80, "wlog_seg_hdr.prev_
 /* wlog_rec_disk.flags. A write of several records is whole only when both marks agree. */
 #define WLOG_REC_CONTINUES (1u << 0) /* the next record belongs to the same write */
 #define WLOG_REC_CONTINUED (1u << 1) /* and this one to the same write as the one before */
-#define WLOG_REC_VOID (1u << 2)      /* its write failed: it stands for nothing */
-#define WLOG_REC_KNOWN (WLOG_REC_CONTINUES | WLOG_REC_CONTINUED | WLOG_REC_VOID)
+#define WLOG_REC_KNOWN (WLOG_REC_CONTINUES | WLOG_REC_CONTINUED)
 
 struct wlog_rec_disk {
 	le48 lba; /* sectors of 512 bytes */

@@ -11,8 +11,8 @@
  *    become barriers (commit.c) when they are published.
  * 2. A write that is longer than a segment is taken in portions, each a record; the records of one
  *    write are neighbours in the log, so nobody else reserves while one is in the middle.
- * 3. A write whose publishing fails for lack of memory is marked void in its segment, which cannot
- *    be sealed before: it does not come back at recovery.
+ * 3. What has been reserved cannot fail but with the log itself: space for all of a long write,
+ *    and memory for its place in the map, are there before it begins.
  */
 #include <errno.h>
 #include <string.h>
@@ -20,8 +20,10 @@
 #include "base/crc32c.h"
 #include "wlog/wlog_impl.h"
 
-/* A record's length is 32 bits; longer DISCARDs and ZEROs take several. */
-#define NODATA_MAX_SECTORS (UINT64_C(1) << 31)
+/* Longer DISCARDs and ZEROs take several records, each for itself. */
+#define NODATA_MAX_SECTORS EXTMAP_LEN_MAX
+/* How soon a write that lacks memory, of which nobody tells when there is some, is tried again. */
+#define STARVING_RETRY_NS UINT64_C(10000000)
 
 static enum wlog_rec_type rec_type(const struct dev_req *req)
 {
@@ -61,8 +63,10 @@ static void reserve_in(struct wlog *log, struct wlog_seg *seg, struct dev_req *r
 	w->filled = false;
 	rec->lba = le48_make((req->off_bytes >> DEV_SECTOR_SHIFT) + w->done);
 	rec->type = (uint8_t)rec_type(req);
-	rec->flags = (uint8_t)((portion < left ? WLOG_REC_CONTINUES : 0) |
-			       (w->done ? WLOG_REC_CONTINUED : 0));
+	rec->flags = 0;
+	if (data)
+		rec->flags = (uint8_t)((portion < left ? WLOG_REC_CONTINUES : 0) |
+				       (w->done ? WLOG_REC_CONTINUED : 0));
 	rec->sectors = le32_make(portion);
 	rec->lsn_delta = le32_make((uint32_t)(log->next_lsn - seg->first_lsn));
 	rec->data_sector = le32_make(seg->data_sectors);
@@ -73,6 +77,7 @@ static void reserve_in(struct wlog *log, struct wlog_seg *seg, struct dev_req *r
 	}
 	seg->last_lsn = log->next_lsn++;
 	seg->unpublished++;
+	log->unpublished++;
 	list_add_tail(&w->pub, &log->publishing);
 	log->partial = portion < left ? req : NULL;
 	log->partial_waits = false;
@@ -95,6 +100,11 @@ static bool reserve_portion(struct wlog *log, struct dev_req *req)
 	const uint64_t data_sectors = req->op == DEV_WRITE ? left : 0;
 	struct wlog_seg *seg = log->open;
 
+	if (extmap_reserve(&log->map, log->unpublished + 1))
+		return false;
+	/* Data must not fill up what was opened with the last space. */
+	if (seg && data_sectors && seg->last_resort && !seg_space(log, data_sectors))
+		return false;
 	if (seg && !seg_fits(log, seg, data_sectors)) {
 		seg_close(log);
 		seg = NULL;
@@ -122,8 +132,7 @@ static void starve(struct wlog *log)
 	if (log->closed_seg > log->seal_target)
 		log->seal_target = log->closed_seg;
 	log->home->ops->destage(log->home, true);
-	space_advance(log);
-	commit_advance(log);
+	host_wake_at(log->host, host_now_ns(log->host) + STARVING_RETRY_NS);
 }
 
 static void enqueue(struct wlog *log, struct dev_req *req)
@@ -134,9 +143,8 @@ static void enqueue(struct wlog *log, struct dev_req *req)
 	list_add_tail(&req->link,
 		      req->op == DEV_WRITE ? &log->waiting : &log->waiting_free);
 	log->st.waiting++;
-	if (log->opt.full_timeout_ns)
-		host_wake_at(log->host, w->since_ns + log->opt.full_timeout_ns);
 	starve(log);
+	log_advance(log);
 }
 
 static int write_check(const struct wlog *log, const struct dev_req *req)
@@ -170,6 +178,8 @@ int wlog_reserve(struct wlog *log, struct dev_req *req)
 		enqueue(log, req);
 		return 0;
 	}
+	/* What publishing will need of the map comes into the caches while the data is copied. */
+	extmap_prefetch(&log->map, req->off_bytes >> DEV_SECTOR_SHIFT);
 	return 1;
 }
 
@@ -215,16 +225,17 @@ void wlog_fill(struct wlog *log, struct dev_req *req)
 	}
 }
 
-/* Void or not, the record keeps its place; it only stands for nothing. */
-static int publish_map(struct wlog *log, struct wlog_seg *seg, struct wlog_rec_disk *rec)
+static int publish_map(struct wlog *log, const struct wlog_seg *seg,
+		       const struct wlog_rec_disk *rec)
 {
-	int rc = log->failed;
+	int rc;
 
-	if (!rc)
-		rc = extmap_insert(&log->map, le48_get(rec->lba), le32_get(rec->sectors),
-				   rec_value(seg->number, rec));
-	if (rc)
-		rec->flags |= WLOG_REC_VOID;
+	if (log->failed)
+		return log->failed;
+	rc = extmap_insert(&log->map, le48_get(rec->lba), le32_get(rec->sectors),
+			   rec_value(seg->number, rec));
+	/* There were nodes for it since it was reserved. */
+	assert(!rc);
 	return rc;
 }
 
@@ -235,6 +246,7 @@ static void publish_one(struct wlog *log, struct dev_req *req)
 	const int rc = publish_map(log, seg, &seg->recs[w->rec]);
 
 	seg->unpublished--;
+	log->unpublished--;
 	seg->published++;
 	log->published_lsn = seg->first_lsn + le32_get(seg->recs[w->rec].lsn_delta);
 	w->done += w->portion;
@@ -255,7 +267,6 @@ static void publish_one(struct wlog *log, struct dev_req *req)
 			return;
 		}
 		log->partial_waits = true;
-		w->since_ns = host_now_ns(log->host);
 		starve(log);
 		return;
 	}
@@ -278,10 +289,9 @@ void wlog_publish(struct wlog *log, struct dev_req *req)
 		list_del(&w->pub);
 		publish_one(log, container_of((void *)w, struct dev_req, priv));
 	}
-	if (!log->partial && write_starving(log))
-		write_admit(log);
-	if (log->sealed_seg < log->closed_seg || !list_empty(&log->barriers))
-		commit_advance(log);
+	if (log->sealed_seg < log->closed_seg || write_starving(log) ||
+	    !list_empty(&log->barriers))
+		log_advance(log);
 }
 
 static struct dev_req *next_waiting(const struct wlog *log)
@@ -313,15 +323,6 @@ void write_admit(struct wlog *log)
 	}
 }
 
-void write_retry(struct wlog *log)
-{
-	if (!write_starving(log))
-		return;
-	space_advance(log);
-	write_admit(log);
-	commit_advance(log);
-}
-
 static void fail_list(struct wlog *log, struct list_head *list, int error, uint64_t before_ns)
 {
 	struct list_head *pos, *tmp;
@@ -337,38 +338,30 @@ static void fail_list(struct wlog *log, struct list_head *list, int error, uint6
 	}
 }
 
-static void fail_partial(struct wlog *log, int error)
-{
-	struct dev_req *req = log->partial;
-
-	/* Its records up to here lack their end: recovery drops them (WLOG_REC_CONTINUED). */
-	log->partial = NULL;
-	log->partial_waits = false;
-	log_complete(log, req, error);
-}
-
 /* The log has failed: nobody waits in vain. Reserved writes end when they are published. */
 void write_fail_all(struct wlog *log, int error)
 {
-	if (log->partial_waits)
-		fail_partial(log, error);
+	if (log->partial_waits) {
+		log_complete(log, log->partial, error);
+		log->partial = NULL;
+		log->partial_waits = false;
+	}
 	fail_list(log, &log->waiting, error, UINT64_MAX);
 	fail_list(log, &log->waiting_free, error, UINT64_MAX);
 }
 
-/* P8: after full_timeout_ns without room a write fails instead of waiting on. */
+/*
+ * P8: after full_timeout_ns without room a write fails instead of waiting on. One that has begun
+ * does not: it waits for buffers only, which the device gives back.
+ */
 void write_tick(struct wlog *log, uint64_t now_ns)
 {
 	const uint64_t timeout_ns = log->opt.full_timeout_ns;
 
-	if (!write_starving(log) || !timeout_ns)
-		return;
-	if (log->partial_waits && wlog_write_of(log->partial)->since_ns + timeout_ns <= now_ns)
-		fail_partial(log, -ENOSPC);
-	if (now_ns >= timeout_ns) {
+	if (timeout_ns && now_ns >= timeout_ns) {
 		fail_list(log, &log->waiting, -ENOSPC, now_ns - timeout_ns);
 		fail_list(log, &log->waiting_free, -ENOSPC, now_ns - timeout_ns);
 	}
 	if (write_starving(log))
-		host_wake_at(log->host, now_ns + timeout_ns / 4 + 1);
+		host_wake_at(log->host, now_ns + STARVING_RETRY_NS);
 }
