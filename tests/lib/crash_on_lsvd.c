@@ -31,7 +31,7 @@ static int lsvd_make(struct crash_universe *u, struct err *err)
 {
 	struct lsvd_create_options opt = {
 		.uuid = uuid_from_bits(3, u->oracle->volume),
-		.size_bytes = (uint64_t)(u->cfg->lba_base + u->cfg->sectors) * DEV_SECTOR_BYTES,
+		.size_bytes = (u->cfg->lba_base + u->cfg->sectors) * DEV_SECTOR_BYTES,
 		.wall_ns = 1,
 	};
 	struct wlog_format_options format = {.random = rng_next(&u->world.rng)};

@@ -187,6 +187,7 @@ static void make_wish(struct crash_session *s, bool checkpoint)
 	unsigned int slot = s->busy_wishes & 1;
 	struct crash_wish *wish = &s->wishes[slot];
 
+	progress(s);
 	crash_trace("%s", checkpoint ? "checkpoint" : "drain");
 	*wish = (struct crash_wish){.done = wish_done, .session = s, .checkpoint = checkpoint};
 	/* A checkpoint alone moves nothing: it vouches for what a drain would not have to. */
@@ -254,7 +255,7 @@ static void prepare(struct crash_session *s, struct sim_op *op, const struct cra
 	if (op->req.op == DEV_WRITE && op->sectors > wlog_max_io_bytes(s->sh.log) / 512)
 		op->sectors = wlog_max_io_bytes(s->sh.log) / 512;
 	op->req.fua = spec->fua && op->req.op != DEV_READ && op->req.op != DEV_FLUSH;
-	op->req.off_bytes = (uint64_t)(s->u->cfg->lba_base + spec->lba) * DEV_SECTOR_BYTES;
+	op->req.off_bytes = (s->u->cfg->lba_base + spec->lba) * DEV_SECTOR_BYTES;
 	dev_req_buf(&op->req, s->mem[slot], (size_t)op->sectors * DEV_SECTOR_BYTES);
 	if (op->req.op == DEV_FLUSH) {
 		op->mark = oracle_mark(o);
@@ -299,6 +300,12 @@ void session_submit(struct crash_session *s, const struct crash_op *spec)
 struct crash_session *session_new(const struct crash_target *t, struct crash_universe *u,
 				  uint64_t seed)
 {
+	return session_new_on(t, u, seed, 0, u->disk);
+}
+
+struct crash_session *session_new_on(const struct crash_target *t, struct crash_universe *u,
+				     uint64_t seed, unsigned int machine, struct sim_disk *disk)
+{
 	struct crash_session *s = calloc(1, sizeof(*s));
 
 	assert(s);
@@ -307,9 +314,9 @@ struct crash_session *session_new(const struct crash_target *t, struct crash_uni
 	sim_host_init(&s->sh, &u->world, seed);
 	s->sh.owner = s;
 	s->sh.tick = t->tick;
-	must(sim_dev_open(u->disk, &s->sh.dev), "opening the disk");
+	must(sim_dev_open(disk, &s->sh.dev), "opening the disk");
 	if (u->bucket)
-		must(sim_store_open(u->bucket, 0, &s->sh.store), "opening the bucket");
+		must(sim_store_open(u->bucket, machine, &s->sh.store), "opening the bucket");
 	for (unsigned int i = 0; i < SESSION_OPS_MAX; i++) {
 		s->mem[i] = malloc((size_t)u->cfg->sectors * DEV_SECTOR_BYTES);
 		s->floors[i] = malloc(u->cfg->sectors * sizeof(*s->floors[i]));

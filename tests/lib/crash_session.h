@@ -22,7 +22,7 @@
 /* Everything random about a run but its program. */
 struct crash_config {
 	uint32_t sectors;      /* that are used: the oracle's */
-	uint32_t lba_base;     /* where they begin in the volume */
+	uint64_t lba_base;     /* where they begin in the volume */
 	uint32_t disk_bytes;   /* of the cache device */
 	uint32_t segment_bytes, buffers, writes_in_flight, barrier_deadline_us;
 	uint32_t batch_bytes, puts_in_flight, checkpoint_objects, part_bytes, shard_log2;
@@ -140,6 +140,9 @@ void universe_lose_cache(struct crash_universe *u);
 
 struct crash_session *session_new(const struct crash_target *t, struct crash_universe *u,
 				  uint64_t seed);
+/* On another machine, with a cache of its own, over the same bucket. */
+struct crash_session *session_new_on(const struct crash_target *t, struct crash_universe *u,
+				     uint64_t seed, unsigned int machine, struct sim_disk *disk);
 /* Opens and acquires. Afterwards the power may be off, whatever it returns. */
 int session_open(struct crash_session *s, bool discard_cache, struct err *err);
 bool session_can(const struct crash_session *s, const struct crash_op *op);
