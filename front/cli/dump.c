@@ -8,6 +8,7 @@
 #include "cli.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <sys/stat.h>
@@ -34,8 +35,16 @@ static const char *const known[][3] = {
 
 static void print_superblock(json_t *value)
 {
+	const char *magic = json_string_value(json_object_get(value, "magic"));
 	size_t i, k;
 
+	/* The library has compared it, or there would be nothing to print. */
+	if (magic && strcmp(magic, "OK") != 0) {
+		char *text = cli_format("OK (%s)", magic);
+
+		json_object_set_new(value, "magic", json_string(text));
+		free(text);
+	}
 	for (i = 0; i < N_KNOWN; i++) {
 		json_t *member = NULL;
 

@@ -4,7 +4,7 @@
  *
  * State arrives from the library as JSON, and its fields are the library's business: with --json it
  * is printed as it came, and otherwise as a table that knows no field by name. What a number means
- * is told by the end of its key (_bytes, _ns, _wall_ns): a new field shows without a change here.
+ * is told by the end of its key (_bytes, _ns, wall_ns): a new field shows without a change here.
  */
 #include "cli.h"
 
@@ -148,7 +148,7 @@ static void print_integer(const char *key, json_int_t value)
 {
 	char buf[32];
 
-	if (value > 0 && ends_with(key, "_wall_ns")) {
+	if (value > 0 && ends_with(key, "wall_ns")) {
 		time_t t = (time_t)(value / 1000000000);
 		struct tm tm;
 		char when[64];

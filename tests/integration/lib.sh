@@ -143,6 +143,11 @@ case_ok() {
 	if [ $rc -eq 0 ]; then pass "$name"; else fail "$name" "exit $rc: $* : $OUT"; fi
 }
 
+# As case_ok, for what all the rest stands on: after a failure the test ends.
+must() {
+	case_ok "$@" || finish
+}
+
 # fails NAME CODE PATTERN COMMAND...: with this exit code, and output that matches the pattern.
 fails() {
 	local name=$1 code=$2 pattern=$3 rc

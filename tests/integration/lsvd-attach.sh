@@ -17,7 +17,7 @@ nothing_left() {
 	is "$1: no record" "$(find "$T/run" -name 'v.device' -o -name 'v.server' -o -name v.dev)" ""
 }
 
-case_ok "create" make_volume v 64M 64M
+must "create" make_volume v 64M 64M
 case_ok "attach" "$V" attach v "${method[@]}" --timeout 20
 dev=$OUT
 is "prints a link" "$dev" "$T/run/v.dev"
@@ -73,7 +73,7 @@ case_ok "detach without the link" "$V" detach v
 nothing_left "without the link"
 
 # On a server that was there before.
-case_ok "serve" "$V" serve v
+must "serve" "$V" serve v
 pid=$(server_pid v)
 case_ok "attach to it" "$V" attach v "${method[@]}"
 case_ok "detach" "$V" detach v

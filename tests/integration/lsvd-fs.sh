@@ -25,7 +25,7 @@ verify_with_fio() {
 }
 
 one_fs() {
-	local fs=$1 dev used
+	local fs=$1 dev
 	case_ok "$fs: create" make_volume "$fs" 1G 256M
 	case_ok "$fs: attach" "$V" attach "$fs"
 	dev=$OUT

@@ -10,7 +10,7 @@ RANDOM=$((SEED % 32768))
 rounds=${ROUNDS:-50}
 
 # A small log and objects, so that it wraps, waits, destages and writes checkpoints all the time.
-case_ok "create" make_volume v 64M 32M --set batch_size=1M --set batch_age=100ms \
+must "create" make_volume v 64M 32M --set batch_size=1M --set batch_age=100ms \
 	--set checkpoint_objects=8
 
 one_round() {
@@ -18,7 +18,7 @@ one_round() {
 	echo "round $1: $ms ms"
 	"$V" serve v --timeout 60 || return 1
 	[ "$1" -eq 1 ] || timeout 60 "$T/stamp" check "$(uri v)" "$T/state" || return 1
-	timeout 60 "$T/stamp" run "$(uri v)" "$T/state" $((SEED * 1000 + $1)) "$(server_pid v)" $ms
+	timeout 60 "$T/stamp" run "$(uri v)" "$T/state" $((SEED * 1000 + $1)) "$(server_pid v)" "$ms"
 }
 
 for ((round = 1; round <= rounds; round++)); do
@@ -28,7 +28,7 @@ for ((round = 1; round <= rounds; round++)); do
 		case_ok "round $round: check at rest" "$V" check v
 	fi
 done
-case_ok "serve" "$V" serve v --timeout 60
+must "serve" "$V" serve v --timeout 60
 case_ok "the image" timeout 60 "$T/stamp" check "$(uri v)" "$T/state"
 case_ok "stop" "$V" serve --stop v
 case_ok "check" "$V" check v

@@ -7,9 +7,9 @@ setup
 need jq
 tool stamp -lnbd -lpthread
 
-case_ok "create v" make_volume v 64M 64M
-case_ok "create w" make_volume w 64M 64M
-case_ok "serve" "$V" serve v --timeout 20
+must "create v" make_volume v 64M 64M
+must "create w" make_volume w 64M 64M
+must "serve" "$V" serve v --timeout 20
 case_ok "write 1500 blocks" timeout 60 "$T/stamp" fill "$(uri v)" "$SEED" 1 1500
 case_ok "to the store" "$V" flush v --store
 case_ok "hold" "$V" message v hold 1

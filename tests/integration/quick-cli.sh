@@ -32,7 +32,7 @@ fails "a bad name" 1 "a/b" "$V" create a/b "${base[@]}"
 fails "a store that does not exist" 1 "$T/none" "$V" create x "${base[@]}" \
 	--store "dir:$T/none/vol"
 is "nothing is left of these" "$(find "$T/s" "$T/c" "$T/conf" -type f ! -name '*.lock' 2>/dev/null)" ""
-case_ok "create" "$V" create x "${base[@]}"
+must "create" "$V" create x "${base[@]}"
 fails "the name exists" 1 "exists" "$V" create x "${base[@]}"
 fails "the objects exist" 1 "." "$V" create y "${base[@]}" --cache "$T/c2"
 fails "the cache is another volume's" 1 "." "$V" create y "${base[@]}" --store "dir:$T/s/other"

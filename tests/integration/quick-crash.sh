@@ -7,7 +7,7 @@ setup
 tool stamp -lnbd -lpthread
 RANDOM=$((SEED % 32768))
 
-case_ok "create" make_volume v 64M 32M
+must "create" make_volume v 64M 32M
 for round in 1 2 3 4 5; do
 	case_ok "round $round: serve" "$V" serve v --timeout 20
 	[ "$round" -eq 1 ] || case_ok "round $round: check the image" timeout 60 "$T/stamp" check \
@@ -17,7 +17,7 @@ for round in 1 2 3 4 5; do
 	echo "# $OUT"
 	case_ok "round $round: what lies there is sound" "$V" check v
 done
-case_ok "serve" "$V" serve v --timeout 20
+must "serve" "$V" serve v --timeout 20
 like "a killed server left a warning or nothing" "$OUT" "nbd.unix"
 case_ok "the image" timeout 60 "$T/stamp" check "$(uri v)" "$T/state"
 case_ok "stop" "$V" serve --stop v

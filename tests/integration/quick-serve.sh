@@ -6,8 +6,8 @@
 setup
 need qemu-io nbdcopy jq
 
-case_ok "create" make_volume v 64M 32M
-case_ok "serve" "$V" serve v --timeout 20
+must "create" make_volume v 64M 32M
+must "serve" "$V" serve v --timeout 20
 is "serve prints the URI" "$OUT" "$(uri v)"
 pid=$(server_pid v)
 
@@ -21,8 +21,9 @@ for flag in can_fua can_flush can_trim can_zero can_fast_zero can_multi_conn can
 	is "offers $flag" "$(get $flag)" true
 done
 is "smallest block" "$(get block_size_minimum)" 1
-like "lists the export" "$(nbdinfo --list "$(uri '')" 2>&1)" 'export="v"'
-fails "another export's name" 1 "no export named" timeout 20 nbdinfo "$(uri v | sed 's,///v,///w,')"
+like "lists the export" "$(nbdinfo --list "$(uri v)" 2>&1)" 'export="v"'
+fails "another export's name" 1 "for export: w" timeout 20 nbdinfo "$(uri v | sed 's,///v,///w,')"
+like "... and the log tells" "$(cat "$T/run/v.log")" 'no export named "w"'
 
 fails "a second server" 1 "is served already by process $pid" "$V" serve v
 fails "... on TCP too" 1 "is served already" "$V" serve v --tcp 127.0.0.1:19765
