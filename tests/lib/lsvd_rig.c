@@ -360,3 +360,22 @@ unsigned rig_objects(struct lsvd_rig *rig, char kind)
 		n++;
 	return n;
 }
+
+void rig_rot(struct lsvd_rig *rig, const char *key, size_t off_bytes)
+{
+	char name[STORE_KEY_MAX + 1];
+	const void *body;
+	uint8_t *bent;
+	size_t len;
+
+	CHECK(key != NULL);
+	memcpy(name, key, strlen(key) + 1);
+	body = sim_bucket_body(rig->bucket, name, &len);
+	CHECK(body != NULL && off_bytes < len);
+	bent = malloc(len);
+	memcpy(bent, body, len);
+	bent[off_bytes] ^= 0x10;
+	CHECK_OK(sim_bucket_lose(rig->bucket, name));
+	CHECK_OK(store_put_new(rig->store, name, bent, len));
+	free(bent);
+}

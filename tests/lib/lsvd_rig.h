@@ -69,5 +69,7 @@ struct dev_mem_bytes *rig_copy_cache(struct lsvd_rig *rig);
 /* The n-th object of the kind: 'd' data, 'c' part, 'r' root, in order of keys; NULL: none. */
 const char *rig_object(struct lsvd_rig *rig, char kind, unsigned n);
 unsigned rig_objects(struct lsvd_rig *rig, char kind);
+/* Flips a bit of that byte of the object, which must not be the superblock. */
+void rig_rot(struct lsvd_rig *rig, const char *key, size_t off_bytes);
 
 #endif

@@ -188,7 +188,7 @@ TEST(damaged_object_in_the_middle_is_refused)
 
 	rig_crash(rig);
 	copy_key(key, rig_object(rig, 'd', 1));
-	CHECK_OK(sim_bucket_rot(rig->bucket, key, 200, 1));
+	rig_rot(rig, key, 200);
 	CHECK_EQ(rig_look(rig, true, false), -EBADMSG);
 	CHECK(strstr(rig->err.text, key) != NULL);
 	CHECK_EQ(rig_look(rig, true, true), -EBADMSG);
@@ -259,7 +259,7 @@ TEST(damaged_checkpoint_falls_back)
 	CHECK_EQ(rig_objects(rig, 'r'), 2);
 	rig_crash(rig);
 	copy_key(key, rig_object(rig, 'r', 1));
-	CHECK_OK(sim_bucket_rot(rig->bucket, key, 170, 3));
+	rig_rot(rig, key, 170);
 	CHECK_OK(look_store(rig));
 	CHECK_EQ(rig->cut.seq, 5);
 	rig_verify(rig);
@@ -304,7 +304,7 @@ TEST(no_checkpoint_left_is_refused)
 		char key[STORE_KEY_MAX + 1];
 
 		copy_key(key, rig_object(rig, 'r', i));
-		CHECK_OK(sim_bucket_rot(rig->bucket, key, 170, 3));
+		rig_rot(rig, key, 170);
 	}
 	CHECK_EQ(look_store(rig), -EBADMSG);
 	rig_free(rig);
