@@ -337,11 +337,16 @@ static bool plan_edit(const struct extmap_iter *at, struct extent x, struct edit
 		return false;
 	swallow(&x, &before, &behind);
 	*e = (struct edit){.first = i, .end = j};
-	if (before.sectors)
+	/* What was not swallowed stays; what was not even cut is not concerned. */
+	if (before.sectors && leaf_end(l, i) > lba)
 		e->ins[e->n++] = before;
+	else if (before.sectors)
+		e->first++;
 	e->ins[e->n++] = x;
-	if (behind.sectors)
+	if (behind.sectors && leaf_lba(l, j - 1) < end)
 		e->ins[e->n++] = behind;
+	else if (behind.sectors)
+		e->end--;
 	return true;
 }
 

@@ -96,11 +96,12 @@ static inline struct extmap_leaf *extmap_descend(const struct extmap *m, uint64_
 	for (d = 0; d < m->depth; d++) {
 		struct extmap_inner *n = node;
 
+		prefetch_lines(n, offsetof(struct extmap_inner, child));
 		at->node[d] = n;
 		at->index[d] = inner_find(n, lba);
 		node = n->child[at->index[d]];
 	}
-	prefetch_lines(node, offsetof(struct extmap_leaf, value));
+	prefetch_lines(node, sizeof(struct extmap_leaf));
 	at->node[d] = node;
 	return node;
 }
