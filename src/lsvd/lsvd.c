@@ -340,9 +340,18 @@ static void drains_log_failed(struct lsvd *l)
 	}
 }
 
+/* What has been acknowledged. What is only reserved would not be sealed by wlog_seal(). */
+static uint64_t published_lsn(const struct lsvd *l)
+{
+	struct wlog_status st;
+
+	wlog_status(l->log, &st);
+	return st.published_lsn;
+}
+
 void lsvd_drain(struct lsvd *l, struct lsvd_drain *d)
 {
-	d->lsn = l->log ? last_lsn(l) : 0;
+	d->lsn = l->log ? published_lsn(l) : 0;
 	d->deadline_ns = host_now_ns(l->host) + l->opt.home_timeout_ns;
 	if (!l->acquired) {
 		/* Only an owner can move what the log may hold. */
