@@ -156,11 +156,16 @@ bool device_busy(const char *name, const json_t *record)
 
 int device_sync(const char *name, const json_t *record)
 {
+	const json_t *fuse = json_object_get(record, "fuse_process");
 	const char *dev = device_path(record);
 	int fd, rc;
 
 	if (!dev)
 		return 0;
+	if (fuse && !run_process_alive(fuse)) {
+		cli_warn("%s: nbdfuse has died; what was written and not flushed is lost", name);
+		return 0;
+	}
 	fd = open(dev, O_RDWR | O_CLOEXEC);
 	if (fd < 0) {
 		/* A read-only device has nothing to write back. */

@@ -195,6 +195,12 @@ static int prepare(const struct server_options *opt, const char *path)
 	json_t *record = server_find(opt->name);
 	char *log, *old;
 
+	/* It may have been killed a moment ago, and take a while to die. */
+	if (record && run_wait_gone(run_process_alive(json_object_get(record, "process")), 500,
+				    NULL)) {
+		json_decref(record);
+		record = NULL;
+	}
 	if (record) {
 		cli_error("%s is served already by process %d at %s", opt->name,
 			  (int)run_process_alive(json_object_get(record, "process")),
@@ -266,7 +272,8 @@ static int wait_ready(const struct server_options *opt, const char *path, pid_t 
 			cli_error("%s: the server could not start; its log is %s", opt->name, log);
 			return -1;
 		}
-		if (nbd_answers(path, opt->tcp, left < 1000 ? left : 1000) == 1)
+		/* One that dies closes the connection, so this does not outlast it. */
+		if (nbd_answers(path, opt->tcp, left) == 1)
 			return 0;
 		if (left == 0)
 			break;

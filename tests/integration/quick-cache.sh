@@ -48,11 +48,30 @@ case_ok "serve" "$V" serve v --timeout 20
 case_ok "all is there" timeout 60 "$T/stamp" prefix "$(uri v)" "$SEED" 5000 5000
 case_ok "stop" "$V" serve --stop v
 
+# What a crash left in the log reaches the store by a drain alone, without a write before it.
+must "serve" "$V" serve v --timeout 20
+case_ok "hold" "$V" message v hold 1
+case_ok "write into the cache alone" timeout 60 "$T/stamp" fill "$(uri v)" "$SEED" 5001 6000
+kill_server v
+case_ok "serve after a kill" "$V" serve v --timeout 20
+case_ok "drain what it left" "$V" flush v --store
+kill_server v
+mv "$T/v.cache" "$T/v.drained"
+case_ok "serve without the cache" "$V" serve v --discard-cache --timeout 20
+case_ok "all of it is in the store" timeout 60 "$T/stamp" prefix "$(uri v)" "$SEED" 6000 6000
+case_ok "one write more" timeout 60 "$T/stamp" fill "$(uri v)" "$SEED" 6001 6001
+case_ok "stop" "$V" serve --stop v
+case_ok "check" "$V" check v
+mv "$T/v.old" "$T/v.older"
+mv "$T/v.drained" "$T/v.old"
+
 mv "$T/v.cache" "$T/v.new"
 mv "$T/v.old" "$T/v.cache"
 fails "the cache of before" 1 "." "$V" serve v --timeout 20
+mv "$T/v.older" "$T/v.cache"
+fails "the cache of long before" 1 "." "$V" serve v --timeout 20
 mv "$T/v.new" "$T/v.cache"
 case_ok "the right one" "$V" serve v --timeout 20
-case_ok "untouched" timeout 60 "$T/stamp" prefix "$(uri v)" "$SEED" 5000 5000
+case_ok "untouched" timeout 60 "$T/stamp" prefix "$(uri v)" "$SEED" 6001 6001
 case_ok "stop" "$V" serve --stop v
 finish
