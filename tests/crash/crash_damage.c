@@ -104,9 +104,14 @@ TEST(short_object)
  * Data rots in the log before it is destaged: the store gets the rest, and says for the rotten
  * sectors that they are lost; it never gets the rotten data with a good checksum.
  */
+static void one_batch(struct crash_config *cfg)
+{
+	cfg->batch_bytes = 65536;
+}
+
 TEST(rot_in_the_log_before_destage)
 {
-	struct scene *sc = begin("rot_in_the_log_before_destage");
+	struct scene *sc = scene_new("rot_in_the_log_before_destage", &crash_on_lsvd, one_batch);
 	struct sim_fault out = {.kind = SIM_STORE_ERROR, .error = -EIO, .nth = 1};
 
 	scene_open(sc);
@@ -115,10 +120,13 @@ TEST(rot_in_the_log_before_destage)
 		scene_write(sc, 8 * i, 8);
 		scene_flush(sc);
 	}
+	/* Of the second only a part will go out, so that the log's checksum cannot be passed on. */
+	scene_write(sc, 10, 1);
+	scene_flush(sc);
 	scene_crash(sc, SIM_KEEP_NONE);
 	sim_bucket_heal(sc->u.bucket);
 	/* The second segment: 8 KiB each, behind the superblocks. */
-	CHECK(sim_disk_rot(sc->u.disk, (128 << 10) + 8192 + 4096, 4096, 1) >= 0);
+	CHECK(sim_disk_rot(sc->u.disk, (128 << 10) + 8192 + 4096, 1024, 1) >= 0);
 	scene_open(sc);
 	sc->u.tolerant = true;
 	scene_drain(sc);
@@ -145,10 +153,8 @@ TEST(stale_list)
 		write_objects(sc, 4);
 		lose_cache(sc);
 		CHECK_OK(sim_bucket_fault(sc->u.bucket, &stale));
-		if (scene_try_open(sc, true) == 0)
-			CHECK_EQ(scene_judge(sc), 4);
-		else
-			CHECK(sc->err.code != 0);
+		CHECK_OK(scene_try_open(sc, true));
+		CHECK_EQ(scene_judge(sc), 4);
 		scene_end(sc);
 	}
 }
@@ -264,6 +270,7 @@ static bool newest_root(struct scene *sc, struct root_hdr *ret)
  */
 TEST(lost_end_of_the_stream)
 {
+	const struct crash_op drain = {.kind = CRASH_DRAIN};
 	unsigned int hits = 0;
 
 	for (uint64_t seed = 0; seed < 2000 && hits < 5; seed++) {
@@ -275,9 +282,14 @@ TEST(lost_end_of_the_stream)
 
 		scene_open(sc);
 		rng_seed(&sc->s->sh.rng, seed);
-		for (uint32_t i = 0; i < 6; i++)
-			scene_submit(sc, CRASH_WRITE, 8 * i, 8, false);
-		scene_run(sc, 40 + (unsigned int)rng_below(&sc->s->sh.rng, 300));
+		scene_write(sc, 0, 8);
+		for (uint32_t i = 0; i < 6; i++) {
+			/* Nothing that the map could miss. */
+			scene_submit(sc, CRASH_DISCARD, 8 * i, 8, false);
+			if (session_can(sc->s, &drain))
+				session_submit(sc->s, &drain);
+			scene_run(sc, (unsigned int)rng_below(&sc->s->sh.rng, 60));
+		}
 		lose_cache(sc);
 		text = find_key(sc, KEY_DATA, 0, &key);
 		if (text && newest_root(sc, &root) && key.seq > root.covered_seq &&
