@@ -289,7 +289,7 @@ static int build_header(struct build *bd)
 	struct batch *b = bd->b;
 	struct obj_hdr hdr = {
 		.type = LSVD_TYPE_DATA,
-		.volume_uuid = b->l->sb.uuid,
+		.volume_uuid = b->volume_uuid,
 		.epoch = b->epoch,
 		.seq = b->seq,
 		.wall_ns = b->wall_ns,

@@ -93,6 +93,7 @@ static int gather_close(struct lsvd *l, uint32_t count)
 	b->seq = l->next_seq++;
 	b->prev_seq = l->data_seq;
 	b->epoch = l->sb.attach_epoch;
+	b->volume_uuid = l->sb.uuid;
 	b->first_lsn = l->gather[0].view.first_lsn;
 	b->last_lsn = last->view.last_lsn;
 	b->last_number = last->view.number;

@@ -97,6 +97,7 @@ struct batch {
 	uint64_t seq, prev_seq;
 	uint64_t first_lsn, last_lsn, last_number, wall_ns;
 	uint32_t epoch;
+	struct uuid volume_uuid; /* a copy: building is not entered, and the superblock changes */
 	struct bseg *segs;
 	uint32_t nsegs, loads_left;
 	/* The object. */
