@@ -27,40 +27,57 @@
 #include "volume/volume.h"
 
 #define ACQUIRE_TRIES 5
+/* A log that is still to be formatted will take this much for sure. */
+#define MAX_IO_WITHOUT_LOG (64u << 10)
 
 /* ---- the engine ---------------------------------------------------------------------------- */
+
+static void learn_log(struct varve_volume *vol)
+{
+	vol->log = lsvd_log(vol->lsvd);
+	/* Relaxed: whoever cuts a request by an old value cuts it too fine, or the engine says. */
+	atomic_store_explicit(&vol->max_io_bytes,
+			      vol->log ? wlog_max_io_bytes(vol->log) : MAX_IO_WITHOUT_LOG,
+			      memory_order_relaxed);
+}
 
 int volume_engine_open(struct varve_volume *vol, struct err *err)
 {
 	struct dev *cache = vol->h.dev ? &vol->h.dev->dev : NULL;
+	struct lsvd *lsvd;
 	int rc;
 
 	rc = lsvd_open(&vol->h.host, &vol->h.store->store, vol->object, cache, vol->discard_cache,
-		       &vol->cfg.opt, &vol->lsvd, &vol->cut, err);
-	if (rc) {
-		vol->lsvd = NULL;
+		       &vol->cfg.opt, &lsvd, &vol->cut, err);
+	if (rc)
 		return rc;
-	}
-	vol->log = lsvd_log(vol->lsvd);
-	vol->max_io_bytes = vol->log ? wlog_max_io_bytes(vol->log) : WLOG_MAX_IO_BYTES;
+	/* Entered: the engine has set the timer already, and a tick may look. */
+	volume_enter(vol);
+	vol->lsvd = lsvd;
+	learn_log(vol);
+	host_wake_at(&vol->h.host, clock_now_ns());
+	volume_leave(vol);
 	return 0;
 }
 
 void volume_engine_close(struct varve_volume *vol)
 {
-	if (!vol->lsvd)
+	struct lsvd *lsvd = vol->lsvd;
+
+	if (!lsvd)
 		return;
 	volume_enter(vol);
-	lsvd_stop(vol->lsvd);
+	lsvd_stop(lsvd);
 	volume_leave(vol);
 	/* What stop has left to do comes back by itself; each return is a leave. */
 	volume_enter(vol);
-	while (!lsvd_idle(vol->lsvd))
+	while (!lsvd_idle(lsvd))
 		vhost_wait(&vol->h, UINT64_MAX);
-	volume_leave(vol);
-	lsvd_close(vol->lsvd);
+	/* Entered: a tick that comes later finds nothing to tick. */
 	vol->lsvd = NULL;
 	vol->log = NULL;
+	volume_leave(vol);
+	lsvd_close(lsvd);
 }
 
 static int engine_reopen(struct varve_volume *vol, struct err *err)
@@ -157,8 +174,7 @@ void acquire_run(struct varve_volume *vol)
 		vol->failed = rc;
 		atomic_store(&vol->state, VOLUME_FAILED);
 	} else {
-		vol->log = lsvd_log(vol->lsvd);
-		vol->max_io_bytes = vol->log ? wlog_max_io_bytes(vol->log) : WLOG_MAX_IO_BYTES;
+		learn_log(vol);
 		atomic_store(&vol->state, rc ? VOLUME_LOOKING : VOLUME_WRITABLE);
 		/* The tick that came in between was not given to the engine. */
 		host_wake_at(&vol->h.host, clock_now_ns());

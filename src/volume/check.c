@@ -2,27 +2,34 @@
 /*
  * Verifying a volume at rest.
  *
- * Opening already verifies superblocks, checkpoints, the chain of objects, the log, and that they
- * belong together. What is left is the data: everything that the map names is read, which verifies
- * every checksum of log and objects on the way. A range that cannot be read is halved until the
- * problem has an address.
+ *	1. the store: superblock, checkpoints, stream, every object with all its data (lsvd_check)
+ *	2. the pair: opening for reading replays the log and compares it with the superblock
+ *	3. the log's data: whatever the log holds is read, which verifies its checksums. What it does
+ *	   not hold has been verified by step 1; reading it again finds nothing new, but reading all
+ *	   extents also proves that map, objects and log together answer
  *
- * The volume is opened for reading and takes no right. A writer may be at work meanwhile: what it
- * moves under our feet may then look like a problem, so a check of an open volume says so.
+ * A range that cannot be read is halved until the problem has an address. Nothing is written and
+ * no right is taken; a volume that somebody is writing to may show problems that are none.
+ *
+ * Progress is in thousandths of two halves: step 1 by bytes of objects, step 3 by offset.
  */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "lsvd/lsvd_check.h"
+#include "volume/media.h"
 #include "volume/open.h"
 
 #define CHECK_CHUNK (UINT64_C(1) << 20)
 #define CHECK_PROBLEMS_MAX 1000 /* reported; more are only counted */
+#define CHECK_STEPS 1000        /* of progress, for each half */
 
 struct run {
+	struct lsvd_check store;
 	struct varve_volume *vol;
-	struct varve_check *check;
+	struct varve_check *user;
 	char *buf;
 	int problems;
 };
@@ -30,9 +37,55 @@ struct run {
 static void report(struct run *run, const char *text)
 {
 	run->problems++;
-	if (run->check && run->check->problem && run->problems <= CHECK_PROBLEMS_MAX)
-		run->check->problem(run->check, text);
+	if (run->user && run->user->problem && run->problems <= CHECK_PROBLEMS_MAX)
+		run->user->problem(run->user, text);
 }
+
+static void progress(struct run *run, unsigned int half, uint64_t done, uint64_t total)
+{
+	const uint64_t part = total ? (uint64_t)((double)done / (double)total * CHECK_STEPS)
+				    : CHECK_STEPS;
+
+	if (run->user && run->user->progress)
+		run->user->progress(run->user, half * CHECK_STEPS + part, 2 * CHECK_STEPS);
+}
+
+/* ---- the store ----------------------------------------------------------------------------- */
+
+static void store_problem(struct lsvd_check *check, const struct lsvd_problem *problem)
+{
+	char text[ERR_TEXT_LEN + STORE_KEY_MAX + 64];
+	int n = snprintf(text, sizeof(text), "%s: %s", problem->object, problem->text);
+
+	if (problem->sectors && n > 0 && (size_t)n < sizeof(text))
+		snprintf(text + n, sizeof(text) - (size_t)n, " (bytes %llu to %llu of the volume)",
+			 (unsigned long long)problem->lba * DEV_SECTOR_BYTES,
+			 (unsigned long long)(problem->lba + problem->sectors) *
+				 DEV_SECTOR_BYTES);
+	report(container_of(check, struct run, store), text);
+}
+
+static void store_progress(struct lsvd_check *check, uint64_t done, uint64_t total)
+{
+	progress(container_of(check, struct run, store), 0, done, total);
+}
+
+static int check_store(struct run *run, const struct volume_config *cfg, struct err *err)
+{
+	char object[STORE_KEY_MAX + 1];
+	struct store *store;
+	int rc = media_store_open(cfg->store, &store, object, err);
+
+	if (rc)
+		return rc;
+	run->store.problem = store_problem;
+	run->store.progress = store_progress;
+	rc = lsvd_check(store, object, &run->store, err);
+	store_close(store);
+	return rc;
+}
+
+/* ---- what can be read ---------------------------------------------------------------------- */
 
 static void read_range(struct run *run, uint64_t offset, uint64_t length)
 {
@@ -63,19 +116,17 @@ static int read_all(struct run *run)
 
 		if (rc)
 			return rc;
-		for (uint64_t end = at + length; data && at < end;) {
+		for (const uint64_t end = at + length; data && at < end;) {
 			const uint64_t n = end - at < CHECK_CHUNK ? end - at : CHECK_CHUNK;
 
 			read_range(run, at, n);
 			at += n;
-			if (run->check && run->check->progress)
-				run->check->progress(run->check, at, size);
+			progress(run, 1, at, size);
 		}
 		if (!data)
 			at += length;
 	}
-	if (run->check && run->check->progress)
-		run->check->progress(run->check, size, size);
+	progress(run, 1, size, size);
 	return 0;
 }
 
@@ -85,14 +136,10 @@ static bool is_finding(int rc)
 	return rc == -EBADMSG || rc == -ENODEV || rc == -EXDEV || rc == -ESTALE || rc == -EIO;
 }
 
-static int check(const char *name_or_spec, struct run *run, struct volume_config *cfg,
-		 struct err *err)
+static int check_volume(struct run *run, const struct volume_config *cfg, struct err *err)
 {
-	int rc = open_configure(name_or_spec, NULL, cfg, err);
+	int rc = open_volume(cfg, VARVE_OPEN_READ_ONLY, &run->vol, err);
 
-	if (rc)
-		return rc;
-	rc = open_volume(cfg, VARVE_OPEN_READ_ONLY, &run->vol, err);
 	if (is_finding(rc)) {
 		report(run, err_text(err, rc));
 		return 0;
@@ -104,10 +151,20 @@ static int check(const char *name_or_spec, struct run *run, struct volume_config
 	return rc;
 }
 
+static int check(const char *name_or_spec, struct run *run, struct volume_config *cfg,
+		 struct err *err)
+{
+	int rc = open_configure(name_or_spec, NULL, cfg, err);
+
+	if (!rc)
+		rc = check_store(run, cfg, err);
+	return rc ? rc : check_volume(run, cfg, err);
+}
+
 int varve_check(const char *name_or_spec, struct varve_check *check_or_null)
 {
 	struct volume_config *cfg = malloc(sizeof(*cfg));
-	struct run run = {.check = check_or_null, .buf = malloc(CHECK_CHUNK)};
+	struct run run = {.user = check_or_null, .buf = malloc(CHECK_CHUNK)};
 	struct err err = ERR_INIT;
 	int rc = cfg && run.buf ? check(name_or_spec, &run, cfg, &err) : -ENOMEM;
 

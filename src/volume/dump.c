@@ -4,14 +4,15 @@
  *
  *	cache        the superblock of a log
  *	log          every segment that a recovery would replay, with its records
- *	superblock   a volume's superblock object
- *	objects      a volume's objects by key, with their sizes
- *	checkpoint   the newest root: what it covers, and its parts
- *	KEY          the header of one object
+ *	superblock   a volume's superblock object; these and the following: lsvd/lsvd_dump.h
+ *	objects      every data object
+ *	checkpoint   the newest root with its parts
+ *	KEY          one object
  *
- * Nothing is written and no right is taken. What is damaged ends the dump with the decoder's text.
+ * Nothing is written and no right is taken.
  * The log is opened as recovery would open it, over a home that holds nothing.
  */
+#include <assert.h>
 #include <errno.h>
 #include <jansson.h>
 #include <stdio.h>
@@ -19,11 +20,10 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "lsvd/codec.h"
+#include "lsvd/lsvd_dump.h"
+#include "lsvd/lsvd_layout.h"
 #include "volume/media.h"
 #include "volume/open.h"
-
-#define HEADER_MAX_BYTES (64u << 20)
 
 static void put(json_t *to, const char *key, uint64_t value)
 {
@@ -178,232 +178,88 @@ static int dump_cache(const char *path, const char *what, json_t **ret, struct e
 
 /* ---- objects ------------------------------------------------------------------------------- */
 
-static json_t *header_json(const struct obj_hdr *hdr)
-{
-	static const char *const types[] = {"?", "superblock", "data", "gc", "part", "root"};
-	json_t *top = json_object();
+#define DEPTH_MAX 16
 
-	json_object_set_new(top, "magic", json_string("VARVEOBJ"));
-	put_uuid(top, "uuid", &hdr->volume_uuid);
-	put(top, "version", LSVD_VERSION);
-	json_object_set_new(top, "type", json_string(types[(unsigned int)hdr->type % 6]));
-	put(top, "seq", hdr->seq);
-	put(top, "epoch", hdr->epoch);
-	put(top, "n_hdr", hdr->header_bytes / DEV_SECTOR_BYTES);
-	put(top, "n_data", hdr->data_bytes / DEV_SECTOR_BYTES);
-	put(top, "first_lsn", hdr->first_lsn);
-	put(top, "last_lsn", hdr->last_lsn);
-	put(top, "prev_seq", hdr->prev_seq);
-	put(top, "wall_ns", hdr->wall_ns);
-	return top;
-}
-
-static void put_extents(json_t *top, const void *buf, uint32_t count)
-{
-	static const char *const types[] = {"?", "data", "zero", "discard"};
-	json_t *extents = json_array();
-
-	for (uint32_t i = 0; i < count; i++) {
-		struct obj_ext ext;
-
-		obj_ext(buf, i, &ext);
-		json_array_append_new(
-			extents,
-			json_pack("{s:I, s:I, s:s, s:I}", "lba", (json_int_t)ext.lba, "sectors",
-				  (json_int_t)ext.sectors, "type",
-				  types[(unsigned int)ext.type & 3], "data_sector",
-				  (json_int_t)ext.data_sector));
-	}
-	json_object_set_new(top, "extents", extents);
-}
-
-/* Reads as much of an object as its header is long. malloc'd. */
-static int read_header(struct store *store, const char *key, void **ret, size_t *ret_len,
-		       struct err *err)
-{
-	unsigned char first[sizeof(struct lsvd_hdr)];
-	struct obj_hdr hdr;
-	void *buf;
-	int rc = store_get(store, key, first, sizeof(first), 0);
-
-	if (rc)
-		return err_sys(err, rc, "object %s", key);
-	rc = obj_peek(first, sizeof(first), &hdr, err);
-	if (rc)
-		return err_prefix(err, "object %s", key);
-	if (hdr.header_bytes > HEADER_MAX_BYTES)
-		return err_corrupt(err, "object %s: header too long", key);
-	buf = malloc(hdr.header_bytes);
-	if (!buf)
-		return err_set(err, -ENOMEM, "object %s: no memory", key);
-	rc = store_get(store, key, buf, hdr.header_bytes, 0);
-	if (rc) {
-		free(buf);
-		return err_sys(err, rc, "object %s", key);
-	}
-	*ret = buf;
-	*ret_len = hdr.header_bytes;
-	return 0;
-}
-
-static int dump_object(struct store *store, const char *key, json_t **ret, struct err *err)
-{
-	struct obj_hdr hdr;
-	size_t len = 0;
-	void *buf = NULL;
-	int rc = read_header(store, key, &buf, &len, err);
-
-	if (rc)
-		return rc;
-	rc = obj_decode_hdr(buf, len, &hdr, err);
-	if (!rc && hdr.type == LSVD_TYPE_DATA)
-		rc = obj_decode(buf, len, &hdr, err);
-	if (!rc) {
-		*ret = header_json(&hdr);
-		json_object_set_new(*ret, "name", json_string(key));
-		if (hdr.type == LSVD_TYPE_DATA)
-			put_extents(*ret, buf, hdr.ext_count);
-	} else {
-		err_prefix(err, "object %s", key);
-	}
-	free(buf);
-	return rc;
-}
-
-static json_t *roots_json(const struct super *sb)
-{
-	json_t *roots = json_array();
-
-	for (unsigned int i = 0; i < LSVD_ROOTS; i++) {
-		if (!sb->roots[i].no)
-			continue;
-		json_array_append_new(
-			roots, json_pack("{s:I, s:I, s:I}", "no", (json_int_t)sb->roots[i].no,
-					 "epoch", (json_int_t)sb->roots[i].epoch, "covered_seq",
-					 (json_int_t)sb->roots[i].covered_seq));
-	}
-	return roots;
-}
-
-static int dump_super(struct store *store, const char *object, json_t **ret, struct err *err)
-{
-	unsigned char buf[LSVD_SUPER_BYTES];
-	struct super sb;
-	int rc = dump_object(store, object, ret, err);
-
-	if (rc)
-		return rc;
-	rc = store_get(store, object, buf, sizeof(buf), 0);
-	if (!rc)
-		rc = super_decode(buf, sizeof(buf), &sb, err);
-	if (rc) {
-		json_decref(*ret);
-		return err_sys(err, rc, "superblock %s", object);
-	}
-	put(*ret, "vol_size", sb.size_bytes / DEV_SECTOR_BYTES);
-	json_object_set_new(*ret, "ckpts", roots_json(&sb));
-	json_object_set_new(*ret, "clones", json_array());
-	json_object_set_new(*ret, "snaps", json_array());
-	put_uuid(*ret, "cache_uuid", &sb.cache_uuid);
-	put_uuid(*ret, "pending_uuid", &sb.pending_uuid);
-	put(*ret, "size_bytes", sb.size_bytes);
-	put(*ret, "block_bytes", sb.block_bytes);
-	put(*ret, "attach_epoch", sb.attach_epoch);
-	put(*ret, "committed_epoch", sb.committed_epoch);
-	put(*ret, "last_seq", sb.last_seq);
-	put(*ret, "last_lsn", sb.last_lsn);
-	put(*ret, "created_wall_ns", sb.created_wall_ns);
-	put(*ret, "changed_wall_ns", sb.wall_ns);
-	json_object_set_new(*ret, "clean", json_boolean(sb.clean));
-	return 0;
-}
-
-static int dump_checkpoint(struct store *store, const char *object, json_t **ret, struct err *err)
-{
-	struct lsvd_info info;
-	unsigned char buf[LSVD_SUPER_BYTES];
-	char text[STORE_KEY_MAX + 1];
-	struct super sb;
-	struct key key = {.kind = KEY_ROOT};
-	int rc = lsvd_probe(store, object, &info, err);
-
-	if (!rc)
-		rc = store_get(store, object, buf, sizeof(buf), 0);
-	if (!rc)
-		rc = super_decode(buf, sizeof(buf), &sb, err);
-	if (rc)
-		return err_sys(err, rc, "superblock %s", object);
-	if (!sb.roots[0].no)
-		return err_set(err, -ENOENT, "volume %s has no checkpoint yet", object);
-	key.seq = sb.roots[0].no;
-	key.epoch = sb.roots[0].epoch;
-	key_format(text, object, &key);
-	rc = dump_object(store, text, ret, err);
-	if (!rc)
-		put(*ret, "covered_seq", sb.roots[0].covered_seq);
-	return rc;
-}
-
-struct listing {
-	struct store_req req;
-	const char *object;
-	json_t *keys;
+/* lsvd tells keys and values; this makes JSON of them. */
+struct teller {
+	struct lsvd_dump dump;
+	json_t *open[DEPTH_MAX]; /* borrowed, but for the first */
+	unsigned int depth;
 };
 
-static int list_key(struct store_req *req, const char *text, uint64_t size_bytes)
+static struct teller *to_teller(struct lsvd_dump *dump)
 {
-	static const char *const kinds[] = {
-		[KEY_DATA] = "data", [KEY_PART] = "part", [KEY_ROOT] = "root"};
-	struct listing *l = container_of(req, struct listing, req);
-	struct key key;
-
-	if (key_parse(l->object, text, &key))
-		json_array_append_new(
-			l->keys, json_pack("{s:s, s:s, s:I, s:I, s:I}", "key", text, "kind",
-					   kinds[key.kind], "seq", (json_int_t)key.seq, "epoch",
-					   (json_int_t)key.epoch, "size_bytes",
-					   (json_int_t)size_bytes));
-	return 0;
+	return container_of(dump, struct teller, dump);
 }
 
-static int dump_objects(struct store *store, const char *object, json_t **ret, struct err *err)
+static void tell(struct lsvd_dump *dump, const char *key, json_t *value)
 {
-	struct listing l = {.req = {.op = STORE_LIST, .entry = list_key}, .object = object};
-	int rc;
+	json_t *to = to_teller(dump)->open[to_teller(dump)->depth];
 
-	snprintf(l.req.key, sizeof(l.req.key), "%s", object);
-	l.keys = json_array();
-	rc = store_sync(store, &l.req);
-	if (rc) {
-		json_decref(l.keys);
-		return err_sys(err, rc, "listing the objects of %s", object);
+	if (key && json_is_object(to))
+		json_object_set_new(to, key, value);
+	else
+		json_array_append_new(to, value);
+}
+
+static void tell_string(struct lsvd_dump *dump, const char *key, const char *value)
+{
+	tell(dump, key, json_string(value));
+}
+
+static void tell_number(struct lsvd_dump *dump, const char *key, uint64_t value)
+{
+	tell(dump, key, json_integer((json_int_t)value));
+}
+
+static void tell_begin(struct lsvd_dump *dump, const char *key, bool array)
+{
+	struct teller *t = to_teller(dump);
+	json_t *value = array ? json_array() : json_object();
+
+	/* The outermost one of a listing has nothing around it. */
+	if (!t->open[0]) {
+		t->open[0] = value;
+		return;
 	}
-	*ret = l.keys;
-	return 0;
+	tell(dump, key, value);
+	assert(t->depth + 1 < DEPTH_MAX);
+	t->open[++t->depth] = value;
 }
 
-/* ---- volumes ------------------------------------------------------------------------------- */
+static void tell_end(struct lsvd_dump *dump)
+{
+	struct teller *t = to_teller(dump);
+
+	if (t->depth)
+		t->depth--;
+}
 
 static int dump_store(const struct volume_config *cfg, const char *what, json_t **ret,
 		      struct err *err)
 {
+	struct teller t = {
+		.dump = {.string = tell_string, .number = tell_number, .begin = tell_begin,
+			 .end = tell_end},
+	};
 	char object[STORE_KEY_MAX + 1];
 	struct store *store;
 	int rc = media_store_open(cfg->store, &store, object, err);
 
 	if (rc)
 		return rc;
-	if (!strcmp(what, "superblock"))
-		rc = dump_super(store, object, ret, err);
-	else if (!strcmp(what, "objects"))
-		rc = dump_objects(store, object, ret, err);
-	else if (!strcmp(what, "checkpoint"))
-		rc = dump_checkpoint(store, object, ret, err);
-	else
-		rc = dump_object(store, what, ret, err);
+	rc = lsvd_dump(store, object, what, &t.dump, err);
 	store_close(store);
-	return rc;
+	/* A damaged object is told as far as it can be read: that is a dump, too. */
+	if (rc && !(rc == -EBADMSG && t.open[0])) {
+		json_decref(t.open[0]);
+		return rc;
+	}
+	*ret = t.open[0];
+	return 0;
 }
+
+/* ---- volumes ------------------------------------------------------------------------------- */
 
 /* A path of something that exists, or memory; a volume's name or spec is neither. */
 static bool is_cache(const char *text)

@@ -329,7 +329,7 @@ static bool is_plain(const struct varve_volume *vol, const struct varve_io *io)
 		return false;
 	if (io->op == VARVE_ZERO)
 		return true;
-	if (io->length > vol->max_io_bytes)
+	if (io->length > volume_max_io(vol))
 		return false;
 	return iov_bytes(io) == io->length;
 }

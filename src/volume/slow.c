@@ -166,7 +166,7 @@ static void plan(struct vio *v)
 {
 	struct vio_slow *s = v->slow;
 	const struct varve_volume *vol = v->vol;
-	uint64_t most = block_down(v, s->start) + vol->max_io_bytes;
+	uint64_t most = block_down(v, s->start) + volume_max_io(vol);
 
 	if (vio_io(v)->op == VARVE_ZERO) {
 		/* Zeroes of whole blocks have no length to fear; their ends are blocks of data. */

@@ -389,6 +389,16 @@ int volume_checkpoint(struct varve_volume *vol)
 	return drain_and_wait(vol, lsvd_checkpoint);
 }
 
+static int release(struct varve_volume *vol, struct err *err)
+{
+	/* Not entered, and alone: as while the right is taken, no tick may come in between. */
+	volume_enter(vol);
+	atomic_store(&vol->state, VOLUME_ACQUIRING);
+	vol->acquire_started = true;
+	volume_leave(vol);
+	return lsvd_release(vol->lsvd, err);
+}
+
 static int settle_all(struct varve_volume *vol, struct err *err)
 {
 	int rc = volume_enter_settled(vol);
@@ -411,7 +421,7 @@ static int settle_all(struct varve_volume *vol, struct err *err)
 		return err_sys(err, rc,
 			       "closing volume %s: the store; the data is safe in the cache",
 			       vol->cfg.name);
-	return lsvd_release(vol->lsvd, err);
+	return release(vol, err);
 }
 
 int open_close(struct varve_volume *vol, struct err *err)
@@ -453,7 +463,7 @@ void varve_get_info(struct varve_volume *volume, struct varve_info *ret)
 	ret->size_bytes = volume->size_bytes;
 	ret->block_bytes = volume->block_bytes;
 	ret->optimal_bytes = 4096;
-	ret->max_atomic_bytes = volume->max_io_bytes;
+	ret->max_atomic_bytes = volume_max_io(volume);
 	ret->read_only = volume->read_only;
 	ret->cut = volume->discard_cache;
 	ret->cut_lsn = volume->cut.lsn;

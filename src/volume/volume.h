@@ -67,7 +67,7 @@ struct varve_volume {
 	/* Written only when no request is in the engine; read entered, or in WRITABLE. */
 	struct lsvd *lsvd;
 	struct wlog *log;
-	uint32_t max_io_bytes;
+	_Atomic uint32_t max_io_bytes;
 
 	_Atomic int state;          /* enum volume_state; changed locked */
 	int failed;                 /* locked: why FAILED */
@@ -141,6 +141,12 @@ static inline bool volume_forked(const struct varve_volume *vol)
 
 	return vol->fork_generation !=
 	       atomic_load_explicit(&volume_fork_generation, memory_order_relaxed);
+}
+
+/* The longest mutation that the engine takes at once. */
+static inline uint32_t volume_max_io(const struct varve_volume *vol)
+{
+	return atomic_load_explicit(&vol->max_io_bytes, memory_order_relaxed);
 }
 
 /* ---- errmsg.c ------------------------------------------------------------------------------ */
