@@ -350,7 +350,7 @@ static void recover_start_from(struct lsvd *l, const struct root_hdr *root)
 /* What the stream must reach, or it has lost objects. */
 static int recover_check_reach(const struct lsvd *l, const struct root_hdr *root, struct err *err)
 {
-	if (l->installed_seq < root->reach_seq && VARVE_STEP("lsvd.check_reach"))
+	if (l->installed_seq < root->reach_seq)
 		return err_corrupt(err, "%s: the objects end with %llu, but the checkpoint names "
 				   "objects up to %llu", l->name,
 				   (unsigned long long)l->installed_seq,
