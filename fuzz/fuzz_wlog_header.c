@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Decodes arbitrary bytes as a segment header, with the checksum made right, and walks its records. */
+/* Decodes arbitrary bytes, their checksum made right, as a segment header; walks its records. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>

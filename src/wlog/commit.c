@@ -145,8 +145,8 @@ static void submit_seg(struct wlog *log, struct wlog_seg *seg)
 	io->pending++;
 	/*
 	 * The whole commit in one step: everything before it is durable already and it is the
-	 * target, so a FUA write says all that a write and a flush would. Not with a pad, which is a
-	 * write of its own that recovery needs.
+	 * target, so a FUA write says all that a write and a flush would. Not with a pad, which
+	 * is a write of its own that recovery needs.
 	 */
 	io->fua = !seg->pad_bytes && log->commit_target == seg->number &&
 		  log->durable_seg + 1 == seg->number;
@@ -270,7 +270,7 @@ void commit_run(struct wlog *log)
 	commit_submit(log);
 	if (!log->commit_target || log->flushing)
 		return;
-	/* When no more may be submitted, the rest of the commit has to wait for a flush of its own. */
+	/* When no more may be submitted, the rest of the commit waits for a flush of its own. */
 	if (log->written_seg >= log->commit_target ||
 	    (undurable_full(log) && log->written_seg == log->submitted_seg))
 		submit_flush(log);

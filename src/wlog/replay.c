@@ -10,8 +10,8 @@
  *
  * The chain ends at the first header that does not count, or the first segment above the watermark
  * whose data is torn. That is the normal end, unless there is evidence that something durable stood
- * there: a number below cut_seg, a watermark above the last LSN in the chain or the superblock, or a
- * header further on, of this epoch, with such a watermark. Then the log is damaged and is refused:
+ * there: a number below cut_seg, a watermark above the last LSN in the chain or the superblock, or
+ * a header further on, of this epoch, with such a watermark. Then the log is damaged and is refused:
  * to cut it there would lose flushed writes in silence.
  *
  * A write of several records that lacks its end is dropped. So it will be by every later recovery,
@@ -59,7 +59,7 @@ static int window(struct scan *s, uint64_t pos, uint32_t len, const void **ret)
 		rc = dev_pread(log->dev, s->buf, bytes, log->ring_off + off);
 		if (rc)
 			return err_set(s->err, rc,
-				       "cannot read the log at %llu: nothing was changed, try again",
+				       "cannot read the log at %llu; nothing was changed",
 				       (unsigned long long)(log->ring_off + off));
 		s->at = pos;
 		s->len = bytes;

@@ -343,7 +343,7 @@ int wlog_stop(struct wlog *log, struct err *err)
 		return err_set(err, rc, "the log failed while it was open");
 	host_enter(log->host);
 	log->started = false;
-	/* Everything is destaged: nothing refers to the ring any more, but for the pins of reads. */
+	/* When all is destaged, nothing refers to the ring any more. */
 	if (log->destaged_seg == log->durable_seg && log->forgotten_seg == log->destaged_seg) {
 		space_tail_at(log, log->next_seg, &log->tail);
 		space_drop_tail(log, log->next_seg);

@@ -116,8 +116,9 @@ int wlog_probe(struct dev *dev, struct wlog_info *ret, struct err *err);
 
 /*
  * Opens a log for looking: reads the superblocks, walks the chain, verifies what may be torn,
- * builds the index, and flushes the device so that what was found stays (L5). Writes nothing. destaged_lsn is what the home holds already: records up to it
- * are skipped (the larger of this and the superblock's counts). Not entered; synchronous.
+ * builds the index, and flushes the device so that what was found stays (L5). Writes nothing.
+ * destaged_lsn is what the home holds already: records up to it are skipped (the larger of this and
+ * the superblock's counts). Not entered; synchronous.
  *
  * -EBADMSG when the log is damaged below its watermark, -ENOENT when there is no log here.
  */
