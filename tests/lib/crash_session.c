@@ -361,6 +361,18 @@ static void check_progress(const struct crash_session *s)
 			   s->sh.in_flight, (unsigned long long)(STALL_NS / 1000000000));
 }
 
+/* What the engine reports to be in the home may not be lost with the cache. */
+static void note_home(struct crash_session *s)
+{
+	struct oracle *o = s->u->oracle;
+	uint32_t before = o->lo_home;
+	uint64_t lsn = s->target->destaged_lsn(s);
+
+	oracle_destaged_lsn(o, lsn);
+	if (o->lo_home != before)
+		crash_trace("the home has no. %u, LSN %llu", o->lo_home, (unsigned long long)lsn);
+}
+
 bool session_step(struct crash_session *s)
 {
 	bool more = sim_host_step(&s->sh);
@@ -371,8 +383,8 @@ bool session_step(struct crash_session *s)
 		crash_fail("hangs: %u operations in flight and nothing that could end them",
 			   s->sh.in_flight);
 	check_progress(s);
-	if (s->acquired && s->sh.steps % 8 == 0 && s->target->destaged_lsn)
-		oracle_destaged_lsn(s->u->oracle, s->target->destaged_lsn(s));
+	if (s->acquired && !s->reading && s->sh.steps % 8 == 0)
+		note_home(s);
 	return more;
 }
 
@@ -398,10 +410,16 @@ static int read_range(struct crash_session *s, uint32_t lba, uint32_t n, uint8_t
 
 	prepare(s, op, &(struct crash_op){.kind = CRASH_READ, .lba = lba, .sectors = n});
 	op->done = read_all_done;
+	/*
+	 * Before a recovery is judged the oracle does not know which writes it has dropped, so that
+	 * their LSNs say nothing.
+	 */
+	s->reading = true;
 	progress(s);
 	sim_host_submit(&s->sh, op);
 	while (s->sh.in_flight && session_step(s))
 		;
+	s->reading = false;
 	if (s->u->world.power_off)
 		return -ENODEV;
 	memcpy(to, s->mem[slot], (size_t)n * DEV_SECTOR_BYTES);

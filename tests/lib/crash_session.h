@@ -110,6 +110,7 @@ struct crash_session {
 	struct sim_host sh;
 	void *engine;
 	bool acquired;
+	bool reading; /* everything, for a judgement */
 	bool dead; /* completions no longer mean anything */
 	unsigned int busy_wishes;
 	struct crash_wish wishes[2];
