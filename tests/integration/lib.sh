@@ -105,6 +105,7 @@ cleanup() {
 	if [ "$FAILED" -gt 0 ] && [ -n "${VARVE_TEST_KEEP:-}" ]; then
 		echo "# kept: $T"
 	else
+		chattr -R -i "$T" 2>/dev/null
 		rm -rf "$T"
 	fi
 }

@@ -4,6 +4,7 @@
  *
  *   stamp run URI STATE SEED PID MS    works on four connections until the server is gone; after
  *                                      MS milliseconds it kills the server PID with SIGKILL
+ *                                      (counted from the first success, unless SEED is 4 n)
  *   stamp check URI STATE              reads everything and compares
  *   stamp fill URI SEED FROM TO        one connection, one write after another, numbers FROM to TO
  *   stamp prefix URI SEED TO MIN       the image must be that of fill 1 to P, MIN <= P <= TO
@@ -23,6 +24,7 @@
  */
 #include <libnbd.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -64,6 +66,7 @@ struct worker {
 static struct state state;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards state */
 static atomic_bool killed;
+static sem_t started; /* posted for every operation that succeeds */
 
 static void die(const char *what)
 {
@@ -273,6 +276,7 @@ static void *work(void *arg)
 			break;
 		}
 		w->ops++;
+		sem_post(&started);
 	}
 	return NULL;
 }
@@ -300,6 +304,16 @@ static void save(const char *path)
 		die("state file");
 }
 
+/* Not for ever: a server that answers nothing is killed all the same. */
+static void wait_started(void)
+{
+	struct timespec limit;
+
+	clock_gettime(CLOCK_REALTIME, &limit);
+	limit.tv_sec += 20;
+	sem_timedwait(&started, &limit);
+}
+
 static int run(const char *uri, const char *path, uint64_t seed, pid_t pid, unsigned int ms)
 {
 	struct timespec delay = { ms / 1000, (long)(ms % 1000) * 1000000 };
@@ -310,12 +324,16 @@ static int run(const char *uri, const char *path, uint64_t seed, pid_t pid, unsi
 	unsigned int i;
 
 	load(path);
+	sem_init(&started, 0, 0);
 	for (i = 0; i < THREADS; i++) {
 		workers[i] = (struct worker){ .id = i, .rng = mix(seed + i) };
 		workers[i].nbd = connect_to(uri);
 	}
 	for (i = 0; i < THREADS; i++)
 		pthread_create(&threads[i], NULL, work, &workers[i]);
+	/* One time in four the kill may hit the first mutation, which takes the writer's right. */
+	if (seed % 4)
+		wait_started();
 	nanosleep(&delay, NULL);
 	atomic_store(&killed, true);
 	kill(pid, SIGKILL);
@@ -452,7 +470,8 @@ int main(int argc, char **argv)
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	if (argc == 7 && !strcmp(argv[1], "run"))
 		return run(argv[2], argv[3], strtoull(argv[4], NULL, 0),
-			   (pid_t)strtol(argv[5], NULL, 10), (unsigned int)strtoul(argv[6], NULL, 10));
+			   (pid_t)strtol(argv[5], NULL, 10),
+			   (unsigned int)strtoul(argv[6], NULL, 10));
 	if (argc == 4 && !strcmp(argv[1], "check"))
 		return check(argv[2], argv[3]);
 	if (argc == 6 && !strcmp(argv[1], "fill"))
