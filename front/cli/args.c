@@ -20,8 +20,8 @@
 
 static const char *command_title(const struct cli_command *command, char buf[64])
 {
-	snprintf(buf, 64, "%s%s%s", command->group ? command->group : "",
-		 command->group ? " " : "", command->name);
+	snprintf(buf, 64, "%s%s%s", command->group ? command->group : "", command->group ? " " : "",
+		 command->name);
 	return buf;
 }
 
@@ -77,8 +77,8 @@ static void getopt_tables(const struct cli_command *command, struct option *long
 				*shorts++ = ':';
 		}
 	}
-	longs[i] = (struct option){ "help", no_argument, NULL, 'h' };
-	longs[i + 1] = (struct option){ 0 };
+	longs[i] = (struct option){"help", no_argument, NULL, 'h'};
+	longs[i + 1] = (struct option){0};
 	*shorts = '\0';
 }
 
@@ -95,7 +95,7 @@ int cli_run(const struct cli_command *command, int argc, char **argv)
 {
 	struct option longs[OPTIONS_MAX + 2];
 	char shorts[3 * OPTIONS_MAX + 4];
-	struct cli_args args = { .command = command };
+	struct cli_args args = {.command = command};
 	int key;
 
 	getopt_tables(command, longs, shorts);

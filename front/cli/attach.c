@@ -26,7 +26,8 @@ static int need_root(const char *command)
 	if (geteuid() == 0)
 		return 0;
 	cli_error("%s: a block device of the kernel needs root; without it, use varve serve and an "
-		  "NBD client (nbdfuse, nbdcopy, qemu)", command);
+		  "NBD client (nbdfuse, nbdcopy, qemu)",
+		  command);
 	return -1;
 }
 
@@ -112,8 +113,8 @@ static int clear_way(const char *name, unsigned int timeout_s)
 		rc = -1;
 	} else if (record || (owned_server(name) && !server)) {
 		cli_warn("%s: clearing away what an earlier attach left behind", name);
-		if (record && (device_busy(name, record) ||
-			       device_undo(name, record, timeout_s) < 0))
+		if (record &&
+		    (device_busy(name, record) || device_undo(name, record, timeout_s) < 0))
 			rc = -1;
 		if (rc == 0 && !server)
 			server_stop(name, timeout_s, false);
@@ -154,8 +155,7 @@ static uint32_t block_size(const char *volume)
 	if (varve_control_call(volume, "{\"command\": \"info\"}", &text) < 0)
 		return 512;
 	answer = cli_json(text);
-	block = json_integer_value(
-		json_object_get(json_object_get(answer, "info"), "block_bytes"));
+	block = json_integer_value(json_object_get(json_object_get(answer, "info"), "block_bytes"));
 	json_decref(answer);
 	return block == 1024 || block == 2048 || block == 4096 ? (uint32_t)block : 512;
 }
@@ -220,7 +220,7 @@ static int attach_locked(const struct cli_args *args, const struct server_option
 
 static int attach(const struct cli_args *args)
 {
-	struct cli_settings settings = { 0 };
+	struct cli_settings settings = {0};
 	struct server_options opt = {
 		.volume = args->operands[0],
 		.name = run_name(args->operands[0]),
@@ -247,20 +247,20 @@ static int attach(const struct cli_args *args)
 }
 
 static const struct cli_option attach_options[] = {
-	{ "read-only", 'r', NULL, "a device that cannot be written" },
-	{ "discard-cache", 0, NULL, "open from the store alone; give up what the cache held" },
-	{ "set", 0, "KEY=VALUE", "override a setting; may be repeated" },
-	{ "method", 'm', "METHOD", "auto (default), nbd (the kernel's driver) or fuse" },
-	{ "threads", 0, "N", "requests at once (default 64)" },
-	{ "timeout", 0, "SECONDS", "wait so long for each piece (120)" },
-	{ "json", 'j', NULL, "print all that was set up as JSON" },
-	{ 0 },
+	{"read-only", 'r', NULL, "a device that cannot be written"},
+	{"discard-cache", 0, NULL, "open from the store alone; give up what the cache held"},
+	{"set", 0, "KEY=VALUE", "override a setting; may be repeated"},
+	{"method", 'm', "METHOD", "auto (default), nbd (the kernel's driver) or fuse"},
+	{"threads", 0, "N", "requests at once (default 64)"},
+	{"timeout", 0, "SECONDS", "wait so long for each piece (120)"},
+	{"json", 'j', NULL, "print all that was set up as JSON"},
+	{0},
 };
 
 static const struct cli_option detach_options[] = {
-	{ "timeout", 0, "SECONDS", "wait so long for the close (120)" },
-	{ "force", 0, NULL, "kill a server that takes longer; data stays in the cache" },
-	{ 0 },
+	{"timeout", 0, "SECONDS", "wait so long for the close (120)"},
+	{"force", 0, NULL, "kill a server that takes longer; data stays in the cache"},
+	{0},
 };
 
 const struct cli_command attach_commands[] = {
@@ -284,5 +284,5 @@ const struct cli_command attach_commands[] = {
 		.options = detach_options,
 		.run = detach,
 	},
-	{ 0 },
+	{0},
 };

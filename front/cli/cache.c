@@ -9,8 +9,8 @@
 static int cache_create(const struct cli_args *args)
 {
 	const char *path = args->operands[0];
-	struct cli_settings settings = { 0 };
-	static const char *const none[] = { NULL };
+	struct cli_settings settings = {0};
+	static const char *const none[] = {NULL};
 
 	if (cli_value(args, "size"))
 		cli_settings_add(&settings, "size", cli_value(args, "size"));
@@ -43,15 +43,15 @@ static int cache_info(const struct cli_args *args)
 }
 
 static const struct cli_option create_options[] = {
-	{ "size", 's', "SIZE", "size of a file that is made; a device is used whole" },
-	{ "uuid", 'u', "UUID", "the volume that it is to serve" },
-	{ "force", 'f', NULL, "format it even if it holds a log; what that held is lost" },
-	{ 0 },
+	{"size", 's', "SIZE", "size of a file that is made; a device is used whole"},
+	{"uuid", 'u', "UUID", "the volume that it is to serve"},
+	{"force", 'f', NULL, "format it even if it holds a log; what that held is lost"},
+	{0},
 };
 
 static const struct cli_option info_options[] = {
-	{ "json", 'j', NULL, "print JSON" },
-	{ 0 },
+	{"json", 'j', NULL, "print JSON"},
+	{0},
 };
 
 const struct cli_command cache_commands[] = {
@@ -77,5 +77,5 @@ const struct cli_command cache_commands[] = {
 		.options = info_options,
 		.run = cache_info,
 	},
-	{ 0 },
+	{0},
 };

@@ -9,7 +9,11 @@
 #include <unistd.h>
 
 /* The codes of this command. */
-enum { CHECK_CLEAN = 0, CHECK_PROBLEMS = 1, CHECK_FAILED = 2 };
+enum {
+	CHECK_CLEAN = 0,
+	CHECK_PROBLEMS = 1,
+	CHECK_FAILED = 2
+};
 
 #define BAR_WIDTH 40
 
@@ -62,7 +66,7 @@ static int check_volume(const struct cli_args *args)
 		.bar = cli_flag(args, "progress") || isatty(STDERR_FILENO),
 		.percent = -1,
 	};
-	struct varve_check check = { .problem = found, .progress = progress, .user = &run };
+	struct varve_check check = {.problem = found, .progress = progress, .user = &run};
 	int n;
 
 	if (cli_flag(args, "json"))
@@ -70,7 +74,7 @@ static int check_volume(const struct cli_args *args)
 	n = varve_check(name, &check);
 	bar_clear(&run);
 	if (n < 0) {
-		cli_fail("cannot check %s", name);
+		cli_fail_plain();
 	} else if (run.problems) {
 		json_t *result = json_pack("{s:s, s:i, s:O}", "name", name, "count", n, "problems",
 					   run.problems);
@@ -87,9 +91,9 @@ static int check_volume(const struct cli_args *args)
 }
 
 static const struct cli_option check_options[] = {
-	{ "json", 'j', NULL, "print JSON" },
-	{ "progress", 'p', NULL, "show a progress bar even when stderr is no terminal" },
-	{ 0 },
+	{"json", 'j', NULL, "print JSON"},
+	{"progress", 'p', NULL, "show a progress bar even when stderr is no terminal"},
+	{0},
 };
 
 const struct cli_command check_commands[] = {
@@ -103,5 +107,5 @@ const struct cli_command check_commands[] = {
 		.options = check_options,
 		.run = check_volume,
 	},
-	{ 0 },
+	{0},
 };

@@ -17,13 +17,17 @@
 
 #include <varve/varve.h>
 
-enum { CLI_OK = 0, CLI_FAILED = 1, CLI_USAGE = 2 };
+enum {
+	CLI_OK = 0,
+	CLI_FAILED = 1,
+	CLI_USAGE = 2
+};
 
 /* ---- commands and their arguments (args.c) --------------------------------------------------- */
 
 struct cli_option {
 	const char *name; /* without dashes; NULL ends the table */
-	char letter;      /* or 0 */
+	char letter;	  /* or 0 */
 	const char *arg;  /* the name of its value in the help; NULL: a flag */
 	const char *help;
 };
@@ -31,10 +35,10 @@ struct cli_option {
 struct cli_args;
 
 struct cli_command {
-	const char *group;    /* "cache" of "cache create", or NULL */
+	const char *group; /* "cache" of "cache create", or NULL */
 	const char *name;
 	const char *operands; /* for the help: "NAME [WHAT]" */
-	int min, max;         /* number of operands */
+	int min, max;	      /* number of operands */
 	const char *summary;  /* a line */
 	const char *example;
 	const struct cli_option *options;
@@ -97,6 +101,8 @@ void cli_error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void cli_warn(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* "varve: TEXT: what the library said"; returns CLI_FAILED. */
 int cli_fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+/* Where the library's own sentence names the volume and what was to be done with it. */
+int cli_fail_plain(void);
 void cli_oom(void) __attribute__((noreturn));
 char *cli_format(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 

@@ -146,7 +146,8 @@ bool device_busy(const char *name, const json_t *record)
 	fd = open(dev, O_RDONLY | O_EXCL | O_CLOEXEC);
 	if (fd < 0 && errno == EBUSY) {
 		cli_error("%s (%s) is in use (mounted elsewhere, swap, or under another device); "
-			  "end that first", name, dev);
+			  "end that first",
+			  name, dev);
 		return true;
 	}
 	if (fd >= 0)
@@ -185,7 +186,7 @@ int device_sync(const char *name, const json_t *record)
 
 enum device_method device_best_method(void)
 {
-	const char *const modprobe[] = { "modprobe", "nbd", NULL };
+	const char *const modprobe[] = {"modprobe", "nbd", NULL};
 
 	if (!run_has_program("nbd-client"))
 		return DEVICE_FUSE;
@@ -309,9 +310,10 @@ int device_add_nbd(const struct device_options *opt, json_t *record)
 
 	snprintf(block, sizeof(block), "%u", opt->block_bytes < 512 ? 512 : opt->block_bytes);
 	for (i = 0; i < NBD_DEVICES && code != 0; i++) {
-		const char *argv[] = { "nbd-client", "-unix", opt->socket, dev, "-name",
-				       opt->name, "-block-size", block,
-				       opt->read_only ? "-readonly" : NULL, NULL };
+		const char *argv[] = {"nbd-client",  "-unix", opt->socket,
+				      dev,	     "-name", opt->name,
+				      "-block-size", block,   opt->read_only ? "-readonly" : NULL,
+				      NULL};
 
 		snprintf(dev, sizeof(dev), "/dev/nbd%d", i);
 		snprintf(path, sizeof(path), "/sys/block/nbd%d/pid", i);
@@ -361,7 +363,7 @@ int device_add_link(const struct device_options *opt, json_t *record)
 /* Runs "PROGRAM OPTION DEVICE" and tells of a failure. */
 static int helper(const char *name, const char *program, const char *option, const char *dev)
 {
-	const char *argv[] = { program, option, dev, NULL };
+	const char *argv[] = {program, option, dev, NULL};
 	char *err = NULL;
 	int code = run_program(argv, HELPER_TIMEOUT_S, NULL, &err);
 

@@ -17,7 +17,7 @@
 #include <jansson.h>
 
 struct device_options {
-	const char *name;   /* run_name() */
+	const char *name; /* run_name() */
 	const char *uri;
 	const char *socket;
 	uint32_t block_bytes;
@@ -25,7 +25,11 @@ struct device_options {
 	unsigned int timeout_s;
 };
 
-enum device_method { DEVICE_AUTO, DEVICE_NBD, DEVICE_FUSE };
+enum device_method {
+	DEVICE_AUTO,
+	DEVICE_NBD,
+	DEVICE_FUSE
+};
 
 /* DEVICE_NBD where the kernel has the driver and nbd-client is installed. */
 enum device_method device_best_method(void);

@@ -15,20 +15,20 @@
 
 /* Each line of the known form: its label and the keys that may hold it. */
 static const char *const known[][3] = {
-	{ "name", "name", NULL },
-	{ "magic", "magic", NULL },
-	{ "UUID", "uuid", NULL },
-	{ "version", "version", NULL },
-	{ "type", "type", NULL },
-	{ "seq", "seq", NULL },
-	{ "n_hdr", "n_hdr", NULL },
-	{ "n_data", "n_data", NULL },
-	{ "vol_size", "vol_size", NULL },
-	{ "total_sectors", "total_sectors", NULL },
-	{ "live_sectors", "live_sectors", NULL },
-	{ "ckpts", "ckpts", "checkpoints" },
-	{ "clones", "clones", NULL },
-	{ "snaps", "snaps", "snapshots" },
+	{"name", "name", NULL},
+	{"magic", "magic", NULL},
+	{"UUID", "uuid", NULL},
+	{"version", "version", NULL},
+	{"type", "type", NULL},
+	{"seq", "seq", NULL},
+	{"n_hdr", "n_hdr", NULL},
+	{"n_data", "n_data", NULL},
+	{"vol_size", "vol_size", NULL},
+	{"total_sectors", "total_sectors", NULL},
+	{"live_sectors", "live_sectors", NULL},
+	{"ckpts", "ckpts", "checkpoints"},
+	{"clones", "clones", NULL},
+	{"snaps", "snaps", "snapshots"},
 };
 
 #define N_KNOWN (sizeof(known) / sizeof(known[0]))
@@ -94,8 +94,8 @@ static int dump(const struct cli_args *args)
 }
 
 static const struct cli_option dump_options[] = {
-	{ "json", 'j', NULL, "print JSON" },
-	{ 0 },
+	{"json", 'j', NULL, "print JSON"},
+	{0},
 };
 
 const struct cli_command dump_commands[] = {
@@ -109,5 +109,5 @@ const struct cli_command dump_commands[] = {
 		.options = dump_options,
 		.run = dump,
 	},
-	{ 0 },
+	{0},
 };

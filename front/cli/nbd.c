@@ -46,7 +46,7 @@ int nbd_split_tcp(const char *tcp, char host[256], char port[8])
 
 static int connect_unix(const char *path)
 {
-	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
 	int fd;
 
 	if (strlen(path) >= sizeof(addr.sun_path)) {
@@ -67,7 +67,7 @@ static int connect_unix(const char *path)
 
 static int connect_tcp(const char *tcp)
 {
-	struct addrinfo hints = { .ai_socktype = SOCK_STREAM }, *list, *ai;
+	struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *list, *ai;
 	char host[256], port[8];
 	int fd = -1;
 
@@ -93,7 +93,7 @@ static size_t read_for(int fd, unsigned char *buf, size_t len, unsigned int time
 	size_t got = 0;
 
 	while (got < len) {
-		struct pollfd pfd = { .fd = fd, .events = POLLIN };
+		struct pollfd pfd = {.fd = fd, .events = POLLIN};
 		uint64_t now = run_now_ms();
 		ssize_t n;
 

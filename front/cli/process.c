@@ -135,7 +135,7 @@ static pid_t daemon_parent(pid_t middle, int pid_fd, int go)
 
 pid_t run_daemon(const char *const argv[], const char *log_path)
 {
-	int go[2] = { -1, -1 }, report[2] = { -1, -1 }, log;
+	int go[2] = {-1, -1}, report[2] = {-1, -1}, log;
 	pid_t middle = -1, pid;
 
 	log = open(log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
@@ -170,7 +170,7 @@ pid_t run_daemon(const char *const argv[], const char *log_path)
 bool run_wait_gone(pid_t pid, unsigned int timeout_ms, int *ret_status)
 {
 	uint64_t deadline = run_now_ms() + timeout_ms;
-	struct pollfd pfd = { .events = POLLIN };
+	struct pollfd pfd = {.events = POLLIN};
 	int status = 0, n;
 
 	pfd.fd = (int)syscall(SYS_pidfd_open, pid, 0);
@@ -233,8 +233,8 @@ static char *capture_text(struct capture *c, bool first_line)
 static bool capture_both(struct capture *out, struct capture *err, uint64_t deadline)
 {
 	while (out->fd >= 0 || err->fd >= 0) {
-		struct pollfd pfd[2] = { { .fd = out->fd, .events = POLLIN },
-					 { .fd = err->fd, .events = POLLIN } };
+		struct pollfd pfd[2] = {{.fd = out->fd, .events = POLLIN},
+					{.fd = err->fd, .events = POLLIN}};
 		uint64_t now = run_now_ms();
 
 		if (now >= deadline)

@@ -125,7 +125,8 @@ int run_lock(const char *name, unsigned int timeout_s)
 	while (flock(fd, LOCK_EX | LOCK_NB) < 0) {
 		if (errno != EWOULDBLOCK || run_now_ms() >= deadline) {
 			cli_error("%s: another varve command is at work on it since %u s or more "
-				  "(it holds %s); try again later", name, timeout_s, path);
+				  "(it holds %s); try again later",
+				  name, timeout_s, path);
 			close(fd);
 			free(path);
 			return -1;

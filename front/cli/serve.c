@@ -49,7 +49,7 @@ static int start(const struct cli_args *args, struct server_options *opt)
 
 static int serve(const struct cli_args *args)
 {
-	struct cli_settings settings = { 0 };
+	struct cli_settings settings = {0};
 	struct server_options opt = {
 		.volume = args->operands[0],
 		.name = run_name(args->operands[0]),
@@ -88,18 +88,18 @@ static int serve(const struct cli_args *args)
 }
 
 static const struct cli_option serve_options[] = {
-	{ "socket", 's', "PATH", "unix socket to listen on (default RUN/NAME.nbd)" },
-	{ "tcp", 't', "HOST:PORT", "listen on TCP instead; no encryption, no password" },
-	{ "read-only", 'r', NULL, "open for reading, refuse writes" },
-	{ "discard-cache", 0, NULL, "open from the store alone; give up what the cache held" },
-	{ "set", 0, "KEY=VALUE", "override a setting; may be repeated" },
-	{ "threads", 0, "N", "requests at once (default 64)" },
-	{ "foreground", 'f', NULL, "do not go to the background" },
-	{ "timeout", 0, "SECONDS", "wait so long for the first answer, or for the end (120)" },
-	{ "stop", 0, NULL, "end the server that runs: flush, destage, close" },
-	{ "force", 0, NULL, "with --stop: kill it when that takes too long" },
-	{ "json", 'j', NULL, "print the server's record as JSON" },
-	{ 0 },
+	{"socket", 's', "PATH", "unix socket to listen on (default RUN/NAME.nbd)"},
+	{"tcp", 't', "HOST:PORT", "listen on TCP instead; no encryption, no password"},
+	{"read-only", 'r', NULL, "open for reading, refuse writes"},
+	{"discard-cache", 0, NULL, "open from the store alone; give up what the cache held"},
+	{"set", 0, "KEY=VALUE", "override a setting; may be repeated"},
+	{"threads", 0, "N", "requests at once (default 64)"},
+	{"foreground", 'f', NULL, "do not go to the background"},
+	{"timeout", 0, "SECONDS", "wait so long for the first answer, or for the end (120)"},
+	{"stop", 0, NULL, "end the server that runs: flush, destage, close"},
+	{"force", 0, NULL, "with --stop: kill it when that takes too long"},
+	{"json", 'j', NULL, "print the server's record as JSON"},
+	{0},
 };
 
 const struct cli_command serve_commands[] = {
@@ -113,5 +113,5 @@ const struct cli_command serve_commands[] = {
 		.options = serve_options,
 		.run = serve,
 	},
-	{ 0 },
+	{0},
 };

@@ -63,7 +63,7 @@ static void argv_free(struct argv *a)
 
 static char *find_plugin(void)
 {
-	static const char *const places[] = { "front/nbdkit", "../front/nbdkit", "nbdkit/plugins" };
+	static const char *const places[] = {"front/nbdkit", "../front/nbdkit", "nbdkit/plugins"};
 	const char *env = getenv("VARVE_PLUGIN");
 	char self[PATH_MAX];
 	ssize_t n;
@@ -196,8 +196,8 @@ static int prepare(const struct server_options *opt, const char *path)
 	char *log, *old;
 
 	/* It may have been killed a moment ago, and take a while to die. */
-	if (record && run_wait_gone(run_process_alive(json_object_get(record, "process")), 500,
-				    NULL)) {
+	if (record &&
+	    run_wait_gone(run_process_alive(json_object_get(record, "process")), 500, NULL)) {
 		json_decref(record);
 		record = NULL;
 	}
@@ -210,7 +210,8 @@ static int prepare(const struct server_options *opt, const char *path)
 	}
 	if (path && strlen(path) > 107) {
 		cli_error("the socket's path is too long (%zu bytes, at most 107): %s; use "
-			  "--socket or a shorter VARVE_RUN_DIR", strlen(path), path);
+			  "--socket or a shorter VARVE_RUN_DIR",
+			  strlen(path), path);
 		return -1;
 	}
 	if (path && nbd_answers(path, NULL, 1000) != 0) {
@@ -285,14 +286,15 @@ static int wait_ready(const struct server_options *opt, const char *path, pid_t 
 	}
 	show_log(log, "");
 	cli_error("%s: the server did not answer within %u s and was stopped; --timeout waits "
-		  "longer, its log is %s", opt->name, opt->timeout_s, log);
+		  "longer, its log is %s",
+		  opt->name, opt->timeout_s, log);
 	return -1;
 }
 
 json_t *server_start(const struct server_options *opt)
 {
 	char *path = socket_path(opt), *log = run_path(opt->name, "log");
-	struct argv a = { 0 };
+	struct argv a = {0};
 	json_t *record = NULL;
 	pid_t pid;
 
@@ -324,7 +326,7 @@ out:
 int server_exec(const struct server_options *opt)
 {
 	char *path = socket_path(opt);
-	struct argv a = { 0 };
+	struct argv a = {0};
 	json_t *record;
 
 	if (prepare(opt, path) < 0)
@@ -384,7 +386,8 @@ enum server_end server_stop(const char *name, unsigned int timeout_s, bool force
 		if (!force) {
 			cli_error("%s: the server, process %d, has not finished within %u s; it "
 				  "may be writing to the store. Try again, or use --force: then "
-				  "the data stays in the cache", name, (int)pid, timeout_s);
+				  "the data stays in the cache",
+				  name, (int)pid, timeout_s);
 			return SERVER_RUNNING;
 		}
 		kill(pid, SIGKILL);
@@ -393,7 +396,8 @@ enum server_end server_stop(const char *name, unsigned int timeout_s, bool force
 	end = read_result(name);
 	if (end == SERVER_DIED)
 		cli_warn("%s: the server ended without closing the volume; what was acknowledged "
-			 "is in the cache, and the next start recovers it", name);
+			 "is in the cache, and the next start recovers it",
+			 name);
 	run_forget(name, "server");
 	run_forget(name, "result");
 	run_forget(name, "pid");

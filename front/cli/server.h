@@ -16,12 +16,12 @@
 #include "cli.h"
 
 struct server_options {
-	const char *volume;     /* name or spec */
-	const char *name;       /* run_name() of it */
-	const char *owner;      /* "serve" or "attach" */
-	const char *socket;     /* unix socket, or NULL for the default */
-	const char *tcp;        /* [HOST:]PORT, or NULL */
-	const char *threads;    /* or NULL */
+	const char *volume;  /* name or spec */
+	const char *name;    /* run_name() of it */
+	const char *owner;   /* "serve" or "attach" */
+	const char *socket;  /* unix socket, or NULL for the default */
+	const char *tcp;     /* [HOST:]PORT, or NULL */
+	const char *threads; /* or NULL */
 	const struct cli_settings *settings;
 	bool read_only, discard_cache;
 	unsigned int timeout_s; /* for the first answer */
@@ -29,10 +29,10 @@ struct server_options {
 
 /* How a server ended, as server_stop() found. */
 enum server_end {
-	SERVER_NONE,    /* there was none */
-	SERVER_CLEAN,   /* closed: everything is in the store */
-	SERVER_DIRTY,   /* closed with an error, which was printed */
-	SERVER_DIED,    /* it was gone already, without a close */
+	SERVER_NONE,	/* there was none */
+	SERVER_CLEAN,	/* closed: everything is in the store */
+	SERVER_DIRTY,	/* closed with an error, which was printed */
+	SERVER_DIED,	/* it was gone already, without a close */
 	SERVER_RUNNING, /* did not end in time */
 };
 

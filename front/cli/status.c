@@ -155,20 +155,20 @@ static int flush(const struct cli_args *args)
 }
 
 static const struct cli_option status_options[] = {
-	{ "json", 'j', NULL, "print JSON" },
-	{ "timeout", 0, "SECONDS", "wait so long for the answer (10)" },
-	{ 0 },
+	{"json", 'j', NULL, "print JSON"},
+	{"timeout", 0, "SECONDS", "wait so long for the answer (10)"},
+	{0},
 };
 
 static const struct cli_option message_options[] = {
-	{ "timeout", 0, "SECONDS", "wait so long until it is done (600)" },
-	{ 0 },
+	{"timeout", 0, "SECONDS", "wait so long until it is done (600)"},
+	{0},
 };
 
 static const struct cli_option flush_options[] = {
-	{ "store", 0, NULL, "until everything has reached the store, not only the cache" },
-	{ "timeout", 0, "SECONDS", "wait so long until it is done (600)" },
-	{ 0 },
+	{"store", 0, NULL, "until everything has reached the store, not only the cache"},
+	{"timeout", 0, "SECONDS", "wait so long until it is done (600)"},
+	{0},
 };
 
 const struct cli_command status_commands[] = {
@@ -202,5 +202,5 @@ const struct cli_command status_commands[] = {
 		.options = flush_options,
 		.run = flush,
 	},
-	{ 0 },
+	{0},
 };

@@ -54,6 +54,12 @@ int cli_fail(const char *fmt, ...)
 	return CLI_FAILED;
 }
 
+int cli_fail_plain(void)
+{
+	cli_error("%s", varve_errmsg());
+	return CLI_FAILED;
+}
+
 void cli_oom(void)
 {
 	static const char text[] = "varve: out of memory\n";
@@ -92,7 +98,7 @@ static void deadline_passed(int sig)
 
 void cli_deadline(unsigned int seconds, const char *what)
 {
-	struct sigaction sa = { .sa_handler = deadline_passed };
+	struct sigaction sa = {.sa_handler = deadline_passed};
 
 	alarm(0);
 	if (seconds == 0)
@@ -125,7 +131,7 @@ void cli_print_json(const json_t *value)
 
 const char *cli_size_text(uint64_t bytes, char buf[32])
 {
-	static const char *const units[] = { "B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB" };
+	static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
 	double value = (double)bytes;
 	unsigned int i = 0;
 
@@ -159,8 +165,7 @@ static void print_integer(const char *key, json_int_t value)
 	} else if (ends_with(key, "_ns")) {
 		printf("%.3f s", (double)value / 1e9);
 	} else if (value >= 1024 && ends_with(key, "_bytes")) {
-		printf("%" JSON_INTEGER_FORMAT " (%s)", value,
-		       cli_size_text((uint64_t)value, buf));
+		printf("%" JSON_INTEGER_FORMAT " (%s)", value, cli_size_text((uint64_t)value, buf));
 	} else {
 		printf("%" JSON_INTEGER_FORMAT, value);
 	}
@@ -211,11 +216,12 @@ static void print_nested(json_t *value, int indent)
 		}
 		return;
 	}
-	json_object_foreach(value, key, member)
-		cli_print_field(key, member, indent);
+	json_object_foreach(value, key, member) cli_print_field(key, member, indent);
 }
 
 void cli_print_table(json_t *object)
 {
 	print_nested(object, 0);
+	if (json_is_array(object))
+		putchar('\n');
 }

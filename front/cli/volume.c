@@ -24,11 +24,14 @@ static int create(const struct cli_args *args)
 {
 	/* Options that are settings by another name. */
 	static const char *const same[][2] = {
-		{ "size", "size" }, { "store", "store" }, { "cache", "cache" },
-		{ "cache-size", "cache_size" }, { "block-size", "block_size" },
-		{ "type", "type" },
+		{"size", "size"},
+		{"store", "store"},
+		{"cache", "cache"},
+		{"cache-size", "cache_size"},
+		{"block-size", "block_size"},
+		{"type", "type"},
 	};
-	struct cli_settings settings = { 0 };
+	struct cli_settings settings = {0};
 	const char *name = args->operands[0];
 	size_t i;
 
@@ -45,7 +48,7 @@ static int create(const struct cli_args *args)
 		return CLI_USAGE;
 	}
 	if (varve_create(name, settings.list) < 0)
-		return cli_fail("cannot create %s", name);
+		return cli_fail_plain();
 	return CLI_OK;
 }
 
@@ -60,9 +63,11 @@ static json_t *running(const char *volume)
 	json_t *ret = json_object();
 
 	if (server)
-		json_object_set_new(ret, "server", json_pack("{s:O, s:O}", "pid",
-			json_object_get(json_object_get(server, "process"), "pid"),
-			"uri", json_object_get(server, "uri")));
+		json_object_set_new(
+			ret, "server",
+			json_pack("{s:O, s:O}", "pid",
+				  json_object_get(json_object_get(server, "process"), "pid"), "uri",
+				  json_object_get(server, "uri")));
 	else
 		json_object_set_new(ret, "server", json_null());
 	json_object_set_new(ret, "device", path ? json_string(path) : json_null());
@@ -119,7 +124,7 @@ static json_t *info_of_open(const char *volume)
 	struct varve_info info;
 
 	if (varve_open(volume, VARVE_OPEN_READ_ONLY, &v) < 0) {
-		cli_fail("cannot open %s", volume);
+		cli_fail_plain();
 		return NULL;
 	}
 	varve_get_info(v, &info);
@@ -212,7 +217,7 @@ static int delete_locked(const struct cli_args *args, const char *name)
 	return CLI_OK;
 }
 
-static int delete(const struct cli_args *args)
+static int delete (const struct cli_args *args)
 {
 	const char *name = args->operands[0];
 	int lock, rc;
@@ -228,25 +233,25 @@ static int delete(const struct cli_args *args)
 /* ---- table ----------------------------------------------------------------------------------- */
 
 static const struct cli_option create_options[] = {
-	{ "size", 's', "SIZE", "size of the volume: 10G, 512M, ..." },
-	{ "store", 0, "STORE", "where its objects go: dir:/path/base" },
-	{ "cache", 'c', "PATH", "file or device for the write log" },
-	{ "cache-size", 0, "SIZE", "size of a cache file that is made" },
-	{ "block-size", 0, "SIZE", "unit of atomicity, 512 (default) to 4096" },
-	{ "type", 0, "TYPE", "kind of volume (default lsvd)" },
-	{ "set", 0, "KEY=VALUE", "any setting of varve.conf(5); may be repeated" },
-	{ 0 },
+	{"size", 's', "SIZE", "size of the volume: 10G, 512M, ..."},
+	{"store", 0, "STORE", "where its objects go: dir:/path/base"},
+	{"cache", 'c', "PATH", "file or device for the write log"},
+	{"cache-size", 0, "SIZE", "size of a cache file that is made"},
+	{"block-size", 0, "SIZE", "unit of atomicity, 512 (default) to 4096"},
+	{"type", 0, "TYPE", "kind of volume (default lsvd)"},
+	{"set", 0, "KEY=VALUE", "any setting of varve.conf(5); may be repeated"},
+	{0},
 };
 
 static const struct cli_option list_options[] = {
-	{ "json", 'j', NULL, "print JSON" },
-	{ 0 },
+	{"json", 'j', NULL, "print JSON"},
+	{0},
 };
 
 static const struct cli_option delete_options[] = {
-	{ "yes", 'y', NULL, "do not ask" },
-	{ "keep-data", 0, NULL, "remove the definition only; objects and cache stay" },
-	{ 0 },
+	{"yes", 'y', NULL, "do not ask"},
+	{"keep-data", 0, NULL, "remove the definition only; objects and cache stay"},
+	{0},
 };
 
 const struct cli_command volume_commands[] = {
@@ -289,5 +294,5 @@ const struct cli_command volume_commands[] = {
 		.options = delete_options,
 		.run = delete,
 	},
-	{ 0 },
+	{0},
 };

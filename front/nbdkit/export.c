@@ -105,7 +105,7 @@ static int export_open(struct export *export, const struct export_options *opt)
 
 	rc = varve_open_with(export->spec, opt->flags, opt->settings, &export->volume);
 	if (rc < 0) {
-		nbdkit_error("cannot open %s: %s", export->spec, varve_errmsg());
+		nbdkit_error("%s", varve_errmsg());
 		export->volume = NULL;
 		return -1;
 	}

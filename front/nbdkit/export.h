@@ -13,9 +13,10 @@
 
 #include <varve/varve.h>
 
-struct export {
-	const char *spec;              /* as given: a name or CACHE,STORE; nbdkit's argv owns it */
-	struct varve_volume *volume;   /* NULL before it is opened and after it is closed */
+struct export
+{
+	const char *spec;	     /* as given: a name or CACHE,STORE; nbdkit's argv owns it */
+	struct varve_volume *volume; /* NULL before it is opened and after it is closed */
 	struct varve_info info;
 	_Atomic uint64_t window_start_s; /* of export_may_report() */
 	_Atomic unsigned int reported;
@@ -25,7 +26,7 @@ struct export {
 struct export_options {
 	const char **settings; /* key=value, NULL-terminated */
 	unsigned int flags;    /* VARVE_OPEN_* */
-	bool control;          /* serve a control socket for each */
+	bool control;	       /* serve a control socket for each */
 	const char *result;    /* file that tells how the close went, or NULL */
 };
 

@@ -42,7 +42,7 @@
 /* What NBD allows without negotiation, and what nbdkit takes at most in one request. */
 #define REQUEST_MAX (32u << 20)
 
-static struct export_options options = { .control = true };
+static struct export_options options = {.control = true};
 static const char *settings[EXPORT_MAX + 1];
 static unsigned int n_settings;
 
@@ -317,8 +317,7 @@ static unsigned int request_flags(uint32_t flags)
 	return flags & NBDKIT_FLAG_FUA ? VARVE_FUA : 0;
 }
 
-static int varve_nbd_pread(void *handle, void *buf, uint32_t count, uint64_t offset,
-			   uint32_t flags)
+static int varve_nbd_pread(void *handle, void *buf, uint32_t count, uint64_t offset, uint32_t flags)
 {
 	struct export *e = handle;
 	int rc;

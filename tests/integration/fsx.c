@@ -27,7 +27,7 @@
 
 static const char *path;
 static int fd = -1, direct_fd = -1;
-static uint8_t *image;   /* max_len bytes; zero beyond size */
+static uint8_t *image;	 /* max_len bytes; zero beyond size */
 static uint8_t *scratch; /* OP_MAX + DIRECT_ALIGN bytes, aligned */
 static size_t size, max_len = 1 << 20;
 static uint64_t rng, seed = 1, op_number;

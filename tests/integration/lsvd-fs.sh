@@ -36,7 +36,7 @@ one_fs() {
 	case_ok "$fs: fsx, buffered and mapped" timeout 300 "$T/fsx" -s "$SEED" -n 20000 "$T/mnt/a"
 	case_ok "$fs: fsx, direct too" timeout 300 "$T/fsx" -d -s $((SEED + 1)) -n 5000 "$T/mnt/b"
 	sync -f "$T/mnt"
-	sha256sum "$T/mnt/"* >"$T/sums"
+	find "$T/mnt" -type f -exec sha256sum {} + >"$T/sums"
 	cp "$T/mnt/v.0.0" "$T/mnt/gone"
 	sync -f "$T/mnt"
 	rm "$T/mnt/gone"
@@ -54,7 +54,7 @@ one_fs() {
 	# A crash: whatever was synced has to be there.
 	cp "$T/mnt/a" "$T/mnt/synced"
 	sync -f "$T/mnt"
-	sha256sum "$T/mnt/"* >"$T/sums"
+	find "$T/mnt" -type f -exec sha256sum {} + >"$T/sums"
 	dd if=/dev/zero of="$T/mnt/unsynced" bs=1M count=8 status=none
 	kill_server "$fs"
 	umount "$T/mnt" || umount -l "$T/mnt"

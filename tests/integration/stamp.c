@@ -44,7 +44,7 @@
 #define MAGIC UINT64_C(0x7661727665737470)
 
 struct block {
-	uint64_t base;  /* how many have left the list */
+	uint64_t base; /* how many have left the list */
 	uint32_t n;
 	uint32_t solid; /* index of the last acknowledged write or zero; only these let others go */
 	uint64_t seq[LIST]; /* 0: zeros */
@@ -316,7 +316,7 @@ static void wait_started(void)
 
 static int run(const char *uri, const char *path, uint64_t seed, pid_t pid, unsigned int ms)
 {
-	struct timespec delay = { ms / 1000, (long)(ms % 1000) * 1000000 };
+	struct timespec delay = {ms / 1000, (long)(ms % 1000) * 1000000};
 	struct worker workers[THREADS];
 	pthread_t threads[THREADS];
 	uint64_t ops = 0, flushes = 0;
@@ -326,7 +326,7 @@ static int run(const char *uri, const char *path, uint64_t seed, pid_t pid, unsi
 	load(path);
 	sem_init(&started, 0, 0);
 	for (i = 0; i < THREADS; i++) {
-		workers[i] = (struct worker){ .id = i, .rng = mix(seed + i) };
+		workers[i] = (struct worker){.id = i, .rng = mix(seed + i)};
 		workers[i].nbd = connect_to(uri);
 	}
 	for (i = 0; i < THREADS; i++)
@@ -368,8 +368,9 @@ static bool check_block(uint64_t number, const uint64_t *words)
 		       (long long)seq);
 		for (i = 0; i < b->n; i++)
 			printf(" %llu", (unsigned long long)b->seq[i]);
-		printf(" (%s)\n", seq > (int64_t)state.next_seq ? "never written" :
-		       (uint64_t)seq < b->seq[0] ? "lost a durable write" : "wrong");
+		printf(" (%s)\n", seq > (int64_t)state.next_seq ? "never written"
+				  : (uint64_t)seq < b->seq[0]	? "lost a durable write"
+								: "wrong");
 		return false;
 	}
 	b->seq[0] = (uint64_t)seq;
