@@ -63,27 +63,19 @@ static void argv_free(struct argv *a)
 
 static char *find_plugin(void)
 {
-	static const char *const places[] = {"front/nbdkit", "../front/nbdkit", "nbdkit/plugins"};
 	const char *env = getenv("VARVE_PLUGIN");
-	char self[PATH_MAX];
+	char self[PATH_MAX], *path;
 	ssize_t n;
-	size_t i;
 
 	if (env && env[0])
 		return cli_format("%s", env);
 	n = readlink("/proc/self/exe", self, sizeof(self) - 1);
 	if (n > 0) {
-		char *dir;
-
 		self[n] = '\0';
-		dir = dirname(self);
-		for (i = 0; i < sizeof(places) / sizeof(places[0]); i++) {
-			char *path = cli_format("%s/%s/%s", dir, places[i], PLUGIN_FILE);
-
-			if (access(path, R_OK) == 0)
-				return path;
-			free(path);
-		}
+		path = cli_format("%s/front/nbdkit/%s", dirname(self), PLUGIN_FILE);
+		if (access(path, R_OK) == 0)
+			return path;
+		free(path);
 	}
 	if (access(VARVE_PLUGIN_DIR "/" PLUGIN_FILE, R_OK) == 0)
 		return cli_format("%s", VARVE_PLUGIN_DIR "/" PLUGIN_FILE);

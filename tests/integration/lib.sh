@@ -36,6 +36,10 @@ need_root() {
 
 setup() {
 	[ -x "$V" ] || skip_all "$V is not built"
+	"$V" version >/dev/null || {
+		echo "Bail out! $V does not run"
+		exit 1
+	}
 	need nbdkit nbdinfo
 	T=$(mktemp -d "${TMPDIR:-/tmp}/varve-test.XXXXXX") || exit 1
 	export VARVE_CONFIG_DIR=$T/conf VARVE_RUN_DIR=$T/run

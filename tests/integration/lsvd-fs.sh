@@ -18,7 +18,8 @@ fsck_of() {
 verify_with_fio() {
 	timeout 300 fio --name=v --directory="$T/mnt" --size=128m --bs=4k-64k --rw=randwrite \
 		--ioengine=libaio --direct="$1" --iodepth=16 --verify=crc32c --fsync=64 \
-		--verify_fatal=1 --randseed="$SEED" --output="$T/fio.log" || {
+		--verify_fatal=1 --randseed="$SEED" --aux-path="$T" \
+		--output="$T/fio.log" || {
 		cat "$T/fio.log"
 		return 1
 	}
