@@ -2,8 +2,8 @@
 /*
  * The life of a volume between opening and closing: options, ticks, drains, status.
  *
- * Time. While the volume is owned a tick comes every quarter of batch_age_ns at least. It keeps one
- * mark: the highest LSN there was at some moment, and that moment. When the mark has grown old
+ * Time. While the volume is owned a tick comes every quarter of batch_age_ns at least, and at least
+ * every second, so that drains end when they should whatever the age. It keeps one mark: the highest LSN there was at some moment, and that moment. When the mark has grown old
  * without everything below it having gone into a batch, the log is told to seal and what there is
  * becomes a batch, full or not. So no write stays undestaged for longer than about twice
  * batch_age_ns while the store works, however few of them there are.
@@ -231,6 +231,9 @@ void lsvd_fail(struct lsvd *l, int error, const char *why)
 		return;
 	l->failed = error;
 	log_error("%s: stopped: %s", l->name, why);
+	/* Writers that wait for space would wait for ever (P8). */
+	if (l->log)
+		wlog_fail(l->log, error);
 	drains_check(l);
 }
 
@@ -326,14 +329,18 @@ static void drains_log_failed(struct lsvd *l)
 {
 	struct lsvd_drain *d, *tmp;
 	struct wlog_status st;
+	bool stuck;
 
 	if (list_empty(&l->drains))
 		return;
 	wlog_status(l->log, &st);
 	if (!st.failed)
 		return;
+	/* The last that is durable may be a part of a write, which is never taken. */
+	stuck = list_empty(&l->batches) && !l->gather_whole &&
+		!wlog_next_durable(l->log, l->taken_number);
 	list_for_each_entry_safe(d, tmp, &l->drains, struct lsvd_drain, link) {
-		if (d->lsn > wlog_durable_lsn(l->log)) {
+		if (stuck || d->lsn > wlog_durable_lsn(l->log)) {
 			list_del(&d->link);
 			drain_finish(l, d, st.failed);
 		}
@@ -358,6 +365,10 @@ void lsvd_drain(struct lsvd *l, struct lsvd_drain *d)
 		drain_finish(l, d, l->log && wlog_next_durable(l->log, 0) ? -EPERM : 0);
 		return;
 	}
+	if (l->stopping) {
+		drain_finish(l, d, -ECANCELED);
+		return;
+	}
 	list_add_tail(&d->link, &l->drains);
 	if (d->lsn > stable_lsn(l)) {
 		l->drain_lsn = d->lsn;
@@ -373,8 +384,8 @@ void lsvd_checkpoint(struct lsvd *l, struct lsvd_drain *d)
 {
 	d->lsn = l->installed_seq;
 	d->deadline_ns = host_now_ns(l->host) + l->opt.home_timeout_ns;
-	if (!l->acquired) {
-		drain_finish(l, d, -EPERM);
+	if (!l->acquired || l->stopping) {
+		drain_finish(l, d, l->stopping ? -ECANCELED : -EPERM);
 		return;
 	}
 	list_add_tail(&d->link, &l->ckpt_waiters);
@@ -383,6 +394,15 @@ void lsvd_checkpoint(struct lsvd *l, struct lsvd_drain *d)
 }
 
 /* ---- ticks */
+
+#define TICK_MAX_NS UINT64_C(1000000000)
+
+void tick_later(struct lsvd *l)
+{
+	const uint64_t ns = l->opt.batch_age_ns / 4;
+
+	host_wake_at(l->host, host_now_ns(l->host) + (ns < TICK_MAX_NS ? ns : TICK_MAX_NS));
+}
 
 static void age_tick(struct lsvd *l, uint64_t now_ns)
 {
@@ -410,7 +430,7 @@ void lsvd_tick(struct lsvd *l)
 	timers_run(l, now_ns);
 	if (!l->acquired || l->stopping)
 		return;
-	host_wake_at(l->host, now_ns + l->opt.batch_age_ns / 4);
+	tick_later(l);
 	if (l->failed)
 		return;
 	age_tick(l, now_ns);

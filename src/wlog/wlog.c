@@ -471,6 +471,12 @@ void wlog_seg_load(struct wlog *log, struct wlog_seg *seg, struct dev_req *req, 
 	dev_submit(log->dev, req);
 }
 
+void wlog_fail(struct wlog *log, int error)
+{
+	log_fail(log, error, "the home");
+	log_advance(log);
+}
+
 /* ---- looking */
 
 uint64_t wlog_extent(struct wlog *log, uint64_t lba, uint64_t end, int *ret_type)

@@ -249,6 +249,12 @@ void wlog_destaged(struct wlog *log, uint64_t number);
  */
 uint64_t wlog_extent(struct wlog *log, uint64_t lba, uint64_t end, int *ret_type);
 
+/*
+ * The home has stopped for good (it was fenced): nobody waits for it any more. Every waiting and
+ * every later write and flush ends with error; reads go on.
+ */
+void wlog_fail(struct wlog *log, int error);
+
 /* ---- looking ------------------------------------------------------------------------------ */
 
 struct wlog_status {
