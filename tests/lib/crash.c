@@ -23,12 +23,13 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "base/log.h"
 #include "lib/tap.h"
 
 #define DEFAULT_IMAGES 100000
 #define FIRST_SEED 1000
 #define OPS_MAX 256
-#define TRACE_LINES 64
+#define TRACE_LINES 200
 #define TRACE_LEN 120
 #define RECOVERY_TRIES 5
 #define EAGAIN_TRIES 8
@@ -97,11 +98,20 @@ static void on_signal(int sig)
 	raise(sig);
 }
 
+/* What an engine has to say goes where the trace goes. */
+static void trace_sink(void *arg, enum log_level level, const char *text)
+{
+	(void)arg;
+	crash_trace("%s: %s", log_level_name(level), text);
+}
+
 void crash_begin(const char *test, uint64_t seed)
 {
 	memset(&ctx, 0, sizeof(ctx));
 	ctx.test = test;
 	ctx.seed = seed;
+	log_set_level(LOG_LEVEL_WARN);
+	log_set_sink(trace_sink, NULL);
 	signal(SIGABRT, on_signal);
 	signal(SIGSEGV, on_signal);
 }
