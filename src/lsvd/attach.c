@@ -59,12 +59,25 @@ static int open_once(struct lsvd *l, struct lsvd_cut *cut, struct err *err)
 	return r;
 }
 
-/* Whether somebody was at work while we looked, so that what looks like damage need not be. */
-static bool open_raced(const struct lsvd *l)
+/* Which superblock the cache has; 0: none. */
+static uint64_t open_cache_seq(const struct lsvd *l)
+{
+	struct wlog_info info;
+
+	return l->cache && !wlog_probe(l->cache, &info, NULL) ? info.sb_seq : 0;
+}
+
+/*
+ * Whether somebody was at work while we looked: what looks like damage need not be, and a cache
+ * that is ahead of the store need not mean that the store was set back.
+ */
+static bool open_raced(const struct lsvd *l, uint64_t cache_seq)
 {
 	struct super sb;
 	uint64_t version;
 
+	if (cache_seq != open_cache_seq(l))
+		return true;
 	return !super_read_sync(l->store, l->name, &sb, &version, NULL) &&
 	       version != l->sb_version;
 }
@@ -74,6 +87,7 @@ int lsvd_open(struct host *host, struct store *store, const char *name, struct d
 	      struct lsvd_cut *ret_cut, struct err *err)
 {
 	struct lsvd_cut cut;
+	uint64_t cache_seq;
 	struct lsvd *l;
 	int r;
 
@@ -86,10 +100,12 @@ int lsvd_open(struct host *host, struct store *store, const char *name, struct d
 			return -ENOMEM;
 		l->cache = cache;
 		l->discard = discard_cache;
+		cache_seq = open_cache_seq(l);
 		r = open_once(l, &cut, err);
 		if (!r)
 			break;
-		if (r != -EBADMSG || tries == OPEN_TRIES || !open_raced(l)) {
+		if ((r != -EBADMSG && r != -ESTALE) || tries == OPEN_TRIES ||
+		    !open_raced(l, cache_seq)) {
 			lsvd_close(l);
 			return r;
 		}
@@ -161,8 +177,10 @@ static int attach_claim(struct lsvd *l, const struct uuid *cache, struct err *er
 	if (next.attach_epoch >= UINT32_MAX - 1)
 		return err_set(err, -EOVERFLOW, "%s: there are no epochs left", l->name);
 	next.attach_epoch++;
+	/* A discard that was interrupted goes on with the cache that it had formatted. */
+	next.replace = l->discard ||
+		       (next.replace && uuid_equal(&next.pending_uuid, cache));
 	next.pending_uuid = *cache;
-	next.replace = l->discard;
 	if (!VARVE_STEP("lsvd.claim_epoch")) {
 		l->sb = next;
 		return 0;
@@ -223,10 +241,12 @@ static int attach_end(struct lsvd *l, uint64_t floor, struct err *err)
 {
 	const struct uuid *cache = &wlog_identity(l->log)->log_uuid;
 	struct super next = l->sb;
+	bool new_root;
 	int r = attach_windows(l, &next, err);
 
 	if (r)
 		return r;
+	new_root = next.roots[0].no != l->sb.roots[0].no;
 	if (!uuid_equal(&next.cache_uuid, cache)) {
 		next.cache_uuid = *cache;
 		next.bound_epoch = next.attach_epoch;
@@ -241,7 +261,7 @@ static int attach_end(struct lsvd *l, uint64_t floor, struct err *err)
 		return 0;
 	}
 	r = attach_replace(l, &next, err);
-	if (!r && next.roots[0].no != l->sb.roots[0].no)
+	if (!r && new_root)
 		l->good_root = 0;
 	return r;
 }
@@ -318,13 +338,11 @@ static int leftover_parts(struct lsvd *l, struct part_ref **ret, size_t *ret_n)
  * stranded behind the end of the stream. None can ever count: the former are not referred to by
  * the superblock that is durable by now, the latter are outside of every window.
  */
-static void attach_leftovers(struct lsvd *l, const struct listing *list)
+static void attach_leftovers(struct lsvd *l, const struct listing *list,
+			     const struct part_ref *parts, size_t nparts)
 {
-	struct part_ref *parts;
-	size_t nparts, n = 0;
+	size_t n = 0;
 
-	if (l->discard || leftover_parts(l, &parts, &nparts))
-		return;
 	for (size_t i = 0; i < list->n && n < TRASH_MAX; i++) {
 		const struct key *key = &list->e[i].key;
 
@@ -336,7 +354,6 @@ static void attach_leftovers(struct lsvd *l, const struct listing *list)
 		trash_add(l, key);
 		n++;
 	}
-	free(parts);
 }
 
 /* ---- the whole */
@@ -344,7 +361,11 @@ static void attach_leftovers(struct lsvd *l, const struct listing *list)
 static void attach_go(struct lsvd *l, const struct listing *list)
 {
 	struct wlog_seg_view view;
+	struct part_ref *parts = NULL;
 	struct wlog_seg *seg;
+	size_t nparts = 0;
+	/* Reads from the store, so before entering. */
+	const bool clear = !l->discard && !leftover_parts(l, &parts, &nparts);
 
 	host_enter(l->host);
 	/* LSNs between what the log held and what it gives out from now on stand for nothing. */
@@ -359,13 +380,15 @@ static void attach_go(struct lsvd *l, const struct listing *list)
 	l->data_seq = l->installed_data_seq;
 	l->since_ckpt = l->installed_seq - l->sb.roots[l->good_root].covered_seq;
 	l->acquired = true;
-	attach_leftovers(l, list);
-	host_wake_at(l->host, host_now_ns(l->host) + l->opt.batch_age_ns / 4);
+	if (clear)
+		attach_leftovers(l, list, parts, nparts);
+	tick_later(l);
 	destage_kick(l);
 	ckpt_kick(l);
 	trash_kick(l);
 	l->busy++;
 	lsvd_exit(l);
+	free(parts);
 }
 
 static int attach_run(struct lsvd *l, struct listing *list, struct err *err)

@@ -263,7 +263,10 @@ static void trash_root(struct lsvd *l, const struct root_ref *ref)
 
 static void trash_timer(struct lsvd_timer *timer)
 {
-	trash_submit(container_of(timer, struct lsvd, trash_timer));
+	struct lsvd *l = container_of(timer, struct lsvd, trash_timer);
+
+	if (!l->failed)
+		trash_submit(l);
 }
 
 /*
@@ -304,7 +307,7 @@ static void trash_done(struct store_req *req)
 		l->trash_busy = true;
 		l->trash_timer.fn = trash_timer;
 		timer_set(l, &l->trash_timer, retry_at(l, l->trash_tries));
-	} else if (t->ref.no && !error) {
+	} else if (l->trash_buf && !error) {
 		trash_found(l, t);
 	} else {
 		if (error && error != -ENOENT)

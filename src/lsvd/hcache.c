@@ -28,6 +28,7 @@ struct hdr_ent {
 	struct lsvd *l;
 	uint64_t seq;
 	uint32_t bytes, refs, epoch, data_sectors; /* as the object table has them */
+	struct uuid volume_uuid; /* a copy: the superblock may be replaced meanwhile */
 	bool ready;
 	void *buf;
 	struct list_head waits; /* struct hdr_wait.link */
@@ -159,7 +160,6 @@ static void hcache_timer(struct lsvd_timer *timer)
 /* Whether what was read is this object's header. Not entered. */
 static int hcache_check(const struct hdr_ent *ent, const char *key)
 {
-	const struct lsvd *l = ent->l;
 	struct err err = ERR_INIT;
 	struct obj_hdr hdr;
 	int r = obj_decode(ent->buf, ent->bytes, &hdr, &err);
@@ -167,7 +167,7 @@ static int hcache_check(const struct hdr_ent *ent, const char *key)
 	if (!r && (hdr.seq != ent->seq || hdr.epoch != ent->epoch ||
 		   hdr.header_bytes != ent->bytes ||
 		   hdr.data_bytes != (uint64_t)ent->data_sectors * DEV_SECTOR_BYTES ||
-		   !uuid_equal(&hdr.volume_uuid, &l->sb.uuid)))
+		   !uuid_equal(&hdr.volume_uuid, &ent->volume_uuid)))
 		r = err_corrupt(&err, "header is another object's");
 	if (r)
 		log_error("object %s: %s", key, err_text(&err, r));
@@ -240,6 +240,7 @@ int hcache_get(struct lsvd *l, uint64_t seq, struct hdr_wait *wait)
 			return -ENOMEM;
 		ent->epoch = obj->epoch;
 		ent->data_sectors = obj->data_sectors;
+		ent->volume_uuid = l->sb.uuid;
 		ent->buf = malloc(ent->bytes);
 		if (!ent->buf) {
 			hcache_drop(l, ent);

@@ -2,11 +2,12 @@
 /*
  * The life of a volume between opening and closing: options, ticks, drains, status.
  *
- * Time. While the volume is owned a tick comes every quarter of batch_age_ns at least, and at least
- * every second, so that drains end when they should whatever the age. It keeps one mark: the highest LSN there was at some moment, and that moment. When the mark has grown old
- * without everything below it having gone into a batch, the log is told to seal and what there is
- * becomes a batch, full or not. So no write stays undestaged for longer than about twice
- * batch_age_ns while the store works, however few of them there are.
+ * Time. While the volume is owned a tick comes every quarter of batch_age_ns at least, and every
+ * second at least, so that drains end in time whatever the age is. It keeps one mark: the highest
+ * LSN there was at some moment, and that moment. When the mark has grown old without everything
+ * below it having gone into a batch, the log is told to seal and what there is becomes a batch,
+ * full or not. So no write stays undestaged for longer than about twice batch_age_ns while the
+ * store works, however few of them there are.
  *
  * Health. home_error is the last error of a write to the store with no success since, and
  * error_since_ns when that began. Drains end with it after home_timeout_ns (P8); batches never do.
@@ -14,7 +15,8 @@
  * Invariants:
  *   1. busy counts every request, load and deferred work; when it is zero, and the log is idle,
  *      nothing calls back;
- *   2. once failed is set nothing is written, nothing forgotten, and nothing read;
+ *   2. once failed is set nothing is written, nothing forgotten, nothing read from the store, and
+ *      nothing acknowledged;
  *   3. a drain is done exactly once, from deferred work, never entered.
  */
 #include <errno.h>

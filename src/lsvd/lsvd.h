@@ -177,7 +177,7 @@ struct lsvd_status {
 	uint64_t busy;  /* requests and works in flight */
 	int home_error; /* the error that the store is failing with now, or 0 */
 	int failed;     /* 0; -ESTALE: fenced by another owner, -EEXIST: a foreign object in our
-			   way. Nothing is destaged and nothing read any more: close */
+			   way. Nothing is destaged, read or acknowledged any more: close */
 };
 
 void lsvd_status(struct lsvd *lsvd, struct lsvd_status *ret);

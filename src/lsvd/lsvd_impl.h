@@ -331,6 +331,7 @@ void lsvd_fail(struct lsvd *l, int error, const char *why); /* entered */
 void lsvd_exit(struct lsvd *l);
 void home_failed(struct lsvd *l, int error);               /* entered: a write to the store */
 void home_works(struct lsvd *l);
+void tick_later(struct lsvd *l);                           /* entered: asks for the next */
 uint64_t last_lsn(const struct lsvd *l); /* the last LSN that was really used */
 void drains_check(struct lsvd *l);
 void drain_finish(struct lsvd *l, struct lsvd_drain *drain, int error);

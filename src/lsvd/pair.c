@@ -151,23 +151,29 @@ static void pair_discard(struct lsvd *l, struct lsvd_cut *cut)
 	wlog_close(log);
 }
 
+/*
+ * What the log has given up is what it said when it was opened, not when it was probed: its owner
+ * may be at work. lsvd_open() looks again if that is why this fails.
+ */
 static int pair_lsns(const struct lsvd *l, const struct wlog_info *info, struct err *err)
 {
 	const uint64_t reach = l->installed_lsn;
 	const uint64_t last = wlog_durable_lsn(l->log);
 	const uint64_t known = reach > l->sb.bind_lsn ? reach : l->sb.bind_lsn;
+	struct wlog_status st;
 
+	wlog_status(l->log, &st);
 	if (!uuid_equal(&info->id.log_uuid, &l->sb.cache_uuid))
 		return 0;
 	if (reach > l->sb.lsn_floor && last < reach && VARVE_STEP("lsvd.check_cache_reach"))
 		return err_set(err, -ESTALE, "%s: the cache is an old copy: it ends at LSN %llu, "
 			       "the store has LSN %llu; " PAIR_DISCARD, l->name,
 			       (unsigned long long)last, (unsigned long long)reach);
-	if (info->destaged_lsn > known && VARVE_STEP("lsvd.check_store_reach"))
+	if (st.destaged_lsn > known && VARVE_STEP("lsvd.check_store_reach"))
 		return err_set(err, -ESTALE, "%s: the store has been set back: it ends at LSN %llu, "
 			       "but the cache has seen it hold LSN %llu; with --discard-cache the "
 			       "older state can be had", l->name, (unsigned long long)reach,
-			       (unsigned long long)info->destaged_lsn);
+			       (unsigned long long)st.destaged_lsn);
 	return 0;
 }
 

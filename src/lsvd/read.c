@@ -392,6 +392,7 @@ static bool rd_slice(struct rd *rd)
 					 left < RD_SLICE_SECTORS ? left : RD_SLICE_SECTORS, e,
 					 RD_PIECES);
 	rd->slice = rd->gets = 0;
+	rd->since_ns = host_now_ns(l->host); /* what came before has worked */
 	/* Kept above zero until all are asked for: a header that comes meanwhile starts nothing. */
 	rd->missing = 1;
 	for (uint32_t i = 0; i < rd->pieces; i++) {
@@ -423,7 +424,6 @@ static void rd_begin(struct rd *rd, const struct rd_source *src)
 	rd->src = *src;
 	rd->result = 0;
 	rd->bounce = NULL;
-	rd->since_ns = host_now_ns(rd->l->host);
 	rd->l->busy++;
 	if (src->piece) {
 		rd->lba = src->piece->lba;

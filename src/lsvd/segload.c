@@ -54,6 +54,7 @@ static void load_probe_done(struct dev_req *req)
 	if (!req->result) {
 		load_finish(bs);
 	} else if (!l->stopping) {
+		home_failed(l, req->result); /* so that drains do not wait for ever */
 		bs->tries = 0;
 		timer_set(l, &bs->timer, host_now_ns(l->host) + l->opt.retry_max_ns);
 	}
@@ -164,6 +165,7 @@ void batch_load(struct batch *b)
 			bs->own = aligned_alloc(LOAD_PIECE,
 						(len + LOAD_PIECE - 1) / LOAD_PIECE * LOAD_PIECE);
 		if (!bs->own) {
+			home_failed(l, -ENOMEM);
 			b->timer.fn = load_alloc_timer;
 			timer_set(l, &b->timer, retry_at(l, ++b->tries));
 			return;
