@@ -13,24 +13,24 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static volatile uint64_t sink;
+uint64_t fuzz_sink; /* keeps the reads from being optimised away */
 
 static void on_string(struct lsvd_dump *dump, const char *key, const char *value)
 {
 	(void)dump;
-	sink += (key ? strlen(key) : 0) + strlen(value);
+	fuzz_sink += (key ? strlen(key) : 0) + strlen(value);
 }
 
 static void on_number(struct lsvd_dump *dump, const char *key, uint64_t value)
 {
 	(void)dump;
-	sink += (key ? strlen(key) : 0) + value;
+	fuzz_sink += (key ? strlen(key) : 0) + value;
 }
 
 static void on_begin(struct lsvd_dump *dump, const char *key, bool array)
 {
 	(void)dump;
-	sink += (key ? strlen(key) : 0) + array;
+	fuzz_sink += (key ? strlen(key) : 0) + array;
 }
 
 static void on_end(struct lsvd_dump *dump)
@@ -46,10 +46,10 @@ static void read_object(const void *buf, const struct obj_hdr *h)
 
 	for (uint32_t i = 0; i < h->ext_count; i++) {
 		obj_ext(buf, i, &e);
-		sink += e.lba + e.sectors;
+		fuzz_sink += e.lba + e.sectors;
 	}
 	for (uint32_t i = 0; i < h->crc_count; i++)
-		sink += obj_crc(buf, i);
+		fuzz_sink += obj_crc(buf, i);
 	for (uint64_t s = 0; s < sectors; s += step) {
 		obj_find(buf, (uint32_t)s, &e);
 		if (e.type != LSVD_EXT_DATA || s < e.data_sector || s - e.data_sector >= e.sectors)

@@ -16,10 +16,10 @@
 struct host_single {
 	struct host host;
 	struct rng rng;
-	struct dev *dev;         /* polled, may be NULL */
-	struct store *store;     /* polled, may be NULL */
-	struct sim_world *world; /* may be NULL; else its clock is moved along */
-	struct wlog *log;        /* of host_single_io() */
+	struct dev *dev;		      /* polled, may be NULL */
+	struct store *store;		      /* polled, may be NULL */
+	struct sim_world *world;	      /* may be NULL; else its clock is moved along */
+	struct wlog *log;		      /* of host_single_io() */
 	void (*tick)(struct host_single *hs); /* entered */
 	void *owner;
 	struct list_head works;

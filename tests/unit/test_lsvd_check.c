@@ -123,15 +123,14 @@ TEST(rotten_data_is_found_with_its_lba)
 
 		obj_ext(body, i, &e);
 		if (e.type == LSVD_EXT_DATA && e.lba <= 1000 && e.lba + e.sectors > 1000) {
-			rig_rot(rig, key, h.header_bytes +
-				(e.data_sector + (1000 - e.lba)) * 512 + 5);
+			rig_rot(rig, key,
+				h.header_bytes + (e.data_sector + (1000 - e.lba)) * 512 + 5);
 			break;
 		}
 	}
 	CHECK(check(rig, &f) >= 1);
 	for (unsigned i = 0; i < f.n; i++)
-		told |= f.problem[i].lba <= 1000 &&
-			f.problem[i].lba + f.problem[i].sectors > 1000;
+		told |= f.problem[i].lba <= 1000 && f.problem[i].lba + f.problem[i].sectors > 1000;
 	CHECK(told);
 	CHECK(strstr(f.text[0], "checksum") != NULL);
 	rig_free(rig);

@@ -37,11 +37,19 @@ TEST(keys_are_inverses)
 TEST(keys_of_others_are_not_ours)
 {
 	static const char *const texts[] = {
-		"v", "v.", "w.0000000000000001.00000001", "v.0000000000000000.00000001",
-		"v.0000000000000001.0000000g", "v.0000000000000001.00000001.", "v.000000000000001.00000001",
-		"v.0000000000000001.00000001.0000", "v.c0000000000000001.00000001",
-		"v.r0000000000000001.00000001.0000", "v.A000000000000001.00000001",
-		"v.0000010000000000.00000001", "v.b.0000000000000001.00000001",
+		"v",
+		"v.",
+		"w.0000000000000001.00000001",
+		"v.0000000000000000.00000001",
+		"v.0000000000000001.0000000g",
+		"v.0000000000000001.00000001.",
+		"v.000000000000001.00000001",
+		"v.0000000000000001.00000001.0000",
+		"v.c0000000000000001.00000001",
+		"v.r0000000000000001.00000001.0000",
+		"v.A000000000000001.00000001",
+		"v.0000010000000000.00000001",
+		"v.b.0000000000000001.00000001",
 	};
 	struct key key;
 
@@ -72,10 +80,8 @@ TEST(names_do_not_look_like_keys)
 static void *make_object(size_t *ret_len)
 {
 	static const struct obj_ext exts[] = {
-		{10, 8, LSVD_EXT_DATA, 0, 0},
-		{18, 5, LSVD_EXT_ZERO, 8, 1},
-		{30, 20, LSVD_EXT_DATA, 8, 1},
-		{60, 1, LSVD_EXT_ERROR, 28, 4},
+		{10, 8, LSVD_EXT_DATA, 0, 0},  {18, 5, LSVD_EXT_ZERO, 8, 1},
+		{30, 20, LSVD_EXT_DATA, 8, 1}, {60, 1, LSVD_EXT_ERROR, 28, 4},
 		{70, 3, LSVD_EXT_DATA, 28, 4},
 	};
 	const struct obj_hdr hdr = {
@@ -403,12 +409,17 @@ TEST(root_is_inverse)
 {
 	const struct obj_hdr hdr = {.epoch = 2, .seq = 3};
 	struct root_hdr root = {
-		.covered_seq = 10, .covered_data_seq = 9, .covered_lsn = 8, .reach_seq = 12,
-		.shard_sectors_log2 = 25, .parts = 2,
+		.covered_seq = 10,
+		.covered_data_seq = 9,
+		.covered_lsn = 8,
+		.reach_seq = 12,
+		.shard_sectors_log2 = 25,
+		.parts = 2,
 	};
 	struct part_ref parts[2] = {
 		{1, 3, 2, 0, (uint32_t)part_bytes(LSVD_PART_SHARD, 4), 4, 0xaa, LSVD_PART_SHARD},
-		{0, 3, 2, 1, (uint32_t)part_bytes(LSVD_PART_OBJECTS, 5), 5, 0xbb, LSVD_PART_OBJECTS},
+		{0, 3, 2, 1, (uint32_t)part_bytes(LSVD_PART_OBJECTS, 5), 5, 0xbb,
+		 LSVD_PART_OBJECTS},
 	};
 	const size_t len = root_bytes(2);
 	uint8_t *buf = malloc(len);

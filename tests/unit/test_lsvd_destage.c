@@ -24,7 +24,11 @@ static void plan(struct lsvd_rig *rig, int kind, enum store_op op, int error, ui
 		 const char *part)
 {
 	struct sim_fault f = {
-		.kind = kind, .ops = 1u << op, .error = error, .nth = 1, .times = times,
+		.kind = kind,
+		.ops = 1u << op,
+		.error = error,
+		.nth = 1,
+		.times = times,
 	};
 
 	snprintf(f.key_part, sizeof(f.key_part), "%s", part);
