@@ -182,3 +182,28 @@ void acquire_run(struct varve_volume *vol)
 	restart_waiting(vol, rc);
 	volume_leave(vol);
 }
+
+int volume_own(struct varve_volume *vol)
+{
+	struct err *err = errmsg_begin();
+	int rc = volume_enter_settled(vol);
+
+	if (rc)
+		return rc;
+	if (atomic_load_explicit(&vol->state, memory_order_relaxed) == VOLUME_LOOKING) {
+		atomic_store(&vol->state, VOLUME_ACQUIRING);
+		vol->acquire_started = false;
+		acquire_check(vol, NULL);
+		/* Leaving starts it, or the last request that is in flight does. */
+		volume_leave(vol);
+		rc = volume_enter_settled(vol);
+		if (rc)
+			return rc;
+	}
+	if (atomic_load_explicit(&vol->state, memory_order_relaxed) != VOLUME_WRITABLE) {
+		*err = vol->acquire_err;
+		rc = vol->acquire_err.code ? vol->acquire_err.code : -EBUSY;
+	}
+	volume_leave(vol);
+	return rc;
+}

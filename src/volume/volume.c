@@ -367,7 +367,7 @@ static int drain_and_wait(struct varve_volume *vol,
 		return rc;
 	if (!vol->lsvd || !lsvd_acquired(vol->lsvd)) {
 		volume_leave(vol);
-		return 0;
+		return -ENOLCK;
 	}
 	begin(vol->lsvd, &w.drain);
 	/* Leaving kicks what was begun; nobody is helping it. */
@@ -379,14 +379,38 @@ static int drain_and_wait(struct varve_volume *vol,
 	return w.result;
 }
 
+/*
+ * What an earlier process has left in the log is to reach the store too, and only an owner may
+ * take it there. A volume that nobody has written to, with nothing in the log, is left alone.
+ */
+static int own_and_wait(struct varve_volume *vol,
+			void (*begin)(struct lsvd *lsvd, struct lsvd_drain *drain))
+{
+	struct wlog_status st = {0};
+	bool acquired;
+	int rc = volume_enter_settled(vol);
+
+	if (rc)
+		return rc;
+	acquired = vol->lsvd && lsvd_acquired(vol->lsvd);
+	if (vol->log)
+		wlog_status(vol->log, &st);
+	volume_leave(vol);
+	if (!acquired && !st.map_extents)
+		return 0;
+	if (!acquired)
+		rc = vol->read_only ? -EROFS : volume_own(vol);
+	return rc ? rc : drain_and_wait(vol, begin);
+}
+
 int volume_drain(struct varve_volume *vol)
 {
-	return drain_and_wait(vol, lsvd_drain);
+	return own_and_wait(vol, lsvd_drain);
 }
 
 int volume_checkpoint(struct varve_volume *vol)
 {
-	return drain_and_wait(vol, lsvd_checkpoint);
+	return own_and_wait(vol, lsvd_checkpoint);
 }
 
 static int release(struct varve_volume *vol, struct err *err)

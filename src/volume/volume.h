@@ -194,6 +194,8 @@ void slow_grace_check(struct varve_volume *vol);
 void acquire_check(struct varve_volume *vol, struct vio *v);
 /* Takes the writer's right; not entered. */
 void acquire_run(struct varve_volume *vol);
+/* Takes the writer's right without a mutation; waits; not entered. */
+int volume_own(struct varve_volume *vol);
 /* Enters once nobody is acquiring. -EIO or so, and not entered, when there is no engine. */
 int volume_enter_settled(struct varve_volume *vol);
 /* Opens the engine as cfg says; not entered. */
