@@ -5,8 +5,8 @@
  * A lookup is compared with what memory itself costs: three dependent random loads over as much
  * memory, with huge pages as well, in the same run, turn about; medians of five.  Each lookup, and
  * each three loads, waits for the one before it, by an index that depends on its result: else the
- * processor overlaps them, and what is measured is no latency.  Time is that of the thread: what other
- * programs take is not counted.
+ * processor overlaps them, and what is measured is no latency.  Time is that of the thread: what
+ * other programs take is not counted.
  *
  * stdout: bench, workload, ours, unit, peer, theirs, ratio, goal; a ratio over 1 means ours is
  * better.  stderr: rates that have no peer.
@@ -26,7 +26,7 @@ enum {
 	SMALL = 1000 * 1000,
 	OPS = 2 * 1000 * 1000,
 	ROUNDS = 5,
-	BLOCK = 8, /* sectors */
+	BLOCK = 8,  /* sectors */
 	SPREAD = 4, /* the volume has so many blocks for each that is mapped */
 };
 
@@ -105,10 +105,10 @@ static double time_loads(const uint64_t *mem, uint64_t words, struct rng *r, uin
 	uint64_t start = rng_next(r), t0 = now_ns(), x = 0;
 
 	for (uint64_t i = 0; i < OPS; i++) {
-		/* A step of the golden ratio visits the words evenly and without a pattern of strides. */
+		/* Steps of the golden ratio visit the words evenly, without a stride. */
 		uint64_t at = (start + i) * UINT64_C(0x9e3779b97f4a7c15) + (x & *nothing);
 
-		x = mem[(uint64_t)((__extension__(unsigned __int128)at * words) >> 64)];
+		x = mem[(uint64_t)((__extension__(unsigned __int128) at * words) >> 64)];
 		x = mem[x];
 		x = mem[x];
 	}
@@ -157,10 +157,12 @@ static void bench_large(struct rng *r, uint64_t nothing)
 	lookup = median(ours);
 	loads = median(theirs);
 	bytes = (double)extmap_bytes(&m) / (double)extmap_count(&m);
-	printf("extmap\tlookup, 10 M random 4 KiB extents\t%.1f\tns\t3 dependent random loads\t%.1f\t"
+	printf("extmap\tlookup, 10 M random 4 KiB extents\t%.1f\tns\t3 dependent random "
+	       "loads\t%.1f\t"
 	       "%.2f\t0.8\n",
 	       lookup, loads, loads / lookup);
-	printf("extmap\tmemory, 10 M random 4 KiB extents\t%.2f\tbytes an extent\tthe goal\t24\t%.2f\t1.0\n",
+	printf("extmap\tmemory, 10 M random 4 KiB extents\t%.2f\tbytes an extent\tthe "
+	       "goal\t24\t%.2f\t1.0\n",
 	       bytes, 24 / bytes);
 	extmap_destroy(&m);
 	free(keys);

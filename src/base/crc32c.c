@@ -147,7 +147,11 @@ TARGET_WIDE static uint32_t wide_copy(uint32_t reg, char *dst, const char *src, 
 	return crc_residue(residue);
 }
 
-enum copy_way { WAY_UNKNOWN, WAY_PLAIN, WAY_WIDE };
+enum copy_way {
+	WAY_UNKNOWN,
+	WAY_PLAIN,
+	WAY_WIDE
+};
 
 static enum copy_way copy_way(void)
 {
@@ -156,9 +160,9 @@ static enum copy_way copy_way(void)
 
 	if (w == WAY_UNKNOWN) {
 		w = __builtin_cpu_supports("sse4.2") && __builtin_cpu_supports("avx512f") &&
-				    __builtin_cpu_supports("vpclmulqdq") ?
-			    WAY_WIDE :
-			    WAY_PLAIN;
+				    __builtin_cpu_supports("vpclmulqdq")
+			    ? WAY_WIDE
+			    : WAY_PLAIN;
 		atomic_store_explicit(&way, w, memory_order_relaxed);
 	}
 	return (enum copy_way)w;

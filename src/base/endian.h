@@ -16,10 +16,18 @@
 #include <stdint.h>
 #include <string.h>
 
-typedef struct { uint8_t b[2]; } le16;
-typedef struct { uint8_t b[4]; } le32;
-typedef struct { uint8_t b[6]; } le48;
-typedef struct { uint8_t b[8]; } le64;
+typedef struct {
+	uint8_t b[2];
+} le16;
+typedef struct {
+	uint8_t b[4];
+} le32;
+typedef struct {
+	uint8_t b[6];
+} le48;
+typedef struct {
+	uint8_t b[8];
+} le64;
 
 static_assert(sizeof(le16) == 2 && sizeof(le32) == 4 && sizeof(le48) == 6 && sizeof(le64) == 8,
 	      "media types have no padding");
@@ -28,13 +36,31 @@ static_assert(_Alignof(le64) == 1, "media types have no alignment");
 #define LE48_MAX ((UINT64_C(1) << 48) - 1)
 
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-static inline uint16_t endian_swap16(uint16_t v) { return v; }
-static inline uint32_t endian_swap32(uint32_t v) { return v; }
-static inline uint64_t endian_swap64(uint64_t v) { return v; }
+static inline uint16_t endian_swap16(uint16_t v)
+{
+	return v;
+}
+static inline uint32_t endian_swap32(uint32_t v)
+{
+	return v;
+}
+static inline uint64_t endian_swap64(uint64_t v)
+{
+	return v;
+}
 #else
-static inline uint16_t endian_swap16(uint16_t v) { return __builtin_bswap16(v); }
-static inline uint32_t endian_swap32(uint32_t v) { return __builtin_bswap32(v); }
-static inline uint64_t endian_swap64(uint64_t v) { return __builtin_bswap64(v); }
+static inline uint16_t endian_swap16(uint16_t v)
+{
+	return __builtin_bswap16(v);
+}
+static inline uint32_t endian_swap32(uint32_t v)
+{
+	return __builtin_bswap32(v);
+}
+static inline uint64_t endian_swap64(uint64_t v)
+{
+	return __builtin_bswap64(v);
+}
 #endif
 
 static inline uint16_t le16_get(le16 f)

@@ -76,8 +76,7 @@ int err_prefix(struct err *e, const char *fmt, ...)
 	vsnprintf(e->text, sizeof(e->text), fmt, ap);
 	va_end(ap);
 	len = strlen(e->text);
-	snprintf(e->text + len, sizeof(e->text) - len, ": %.*s",
-		 (int)(sizeof(e->text) - len), old);
+	snprintf(e->text + len, sizeof(e->text) - len, ": %.*s", (int)(sizeof(e->text) - len), old);
 	return e->code;
 }
 

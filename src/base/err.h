@@ -27,7 +27,10 @@ struct err {
 	char text[ERR_TEXT_LEN];
 };
 
-#define ERR_INIT { 0, "" }
+#define ERR_INIT      \
+	{             \
+		0, "" \
+	}
 
 void err_clear(struct err *e);
 

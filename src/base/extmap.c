@@ -4,10 +4,11 @@
  *
  * The tree.  A leaf is 1 KiB and holds up to 63 extents in three arrays: 32-bit keys relative to
  * the leaf's base, lengths, values.  An inner node is 2 KiB and has up to 128 children.  A lookup
- * in a map of ten million extents passes three inner nodes, which the caches hold, and misses the
- * caches twice in the leaf: once for the keys, all of whose lines are asked for at once, and once
- * for the length and value.  extmap_tree.c changes the tree, extmap_pool.c has its memory,
- * extmap_check.c verifies it.
+ * in a map of ten million extents passes three inner nodes, which the caches may hold, and a leaf,
+ * which they do not.  All lines that a search may read are asked for before it begins, so that a
+ * node costs the latency of one line and not of one for each step of a binary search; of a leaf
+ * that is the whole, as the value that will be wanted is not known yet.  extmap_tree.c changes the
+ * tree, extmap_pool.c has its memory, extmap_check.c verifies it.
  *
  * A replacement first grows to swallow what it continues: when the sector before it, or the one
  * behind it, is mapped to what the new extent would continue or be continued by, the new extent
@@ -175,7 +176,8 @@ unsigned int extmap_lookup_range(const struct extmap *m, uint64_t lba, uint64_t 
 
 static int check_range(uint64_t lba, uint64_t sectors)
 {
-	return sectors == 0 || lba >= EXTMAP_LBA_END || sectors > EXTMAP_LBA_END - lba ? -EINVAL : 0;
+	return sectors == 0 || lba >= EXTMAP_LBA_END || sectors > EXTMAP_LBA_END - lba ? -EINVAL
+										       : 0;
 }
 
 static int check_value(uint64_t sectors, uint64_t value)
@@ -331,10 +333,14 @@ static bool plan_edit(const struct extmap_iter *at, struct extent x, struct edit
 		if (old.lba + old.sectors > end)
 			behind = cut(&old, end, UINT64_MAX);
 	}
-	if (i == 0 && !before.sectors && lba == extmap_path_start(at))
+	if (i == 0 && !before.sectors && lba > 0 && lba == extmap_path_start(at))
 		return false;
-	if (j == l->count && !behind.sectors && end >= extmap_path_end(at))
-		return false;
+	if (j == l->count && !behind.sectors) {
+		uint64_t share_end = extmap_path_end(at);
+
+		if (end >= share_end && share_end < EXTMAP_LBA_END)
+			return false;
+	}
 	swallow(&x, &before, &behind);
 	*e = (struct edit){.first = i, .end = j};
 	/* What was not swallowed stays; what was not even cut is not concerned. */

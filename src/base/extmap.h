@@ -5,8 +5,8 @@
  * Keys are sectors below 2^48.  The value given for an extent belongs to its first sector and
  * advances by one with each sector, as addresses do; a value with EXTMAP_CONST set is a tag and is
  * the same for all sectors of its extent.  So the map is a function from sectors to values, and
- * extents are merely how it is stored: what is inserted is merged with neighbours that it continues
- * as long as the result is at most EXTMAP_LEN_MAX sectors, and what is longer takes several entries.
+ * extents are merely how it is stored: what is inserted is merged with neighbours that continue it
+ * as long as the result is at most EXTMAP_LEN_MAX sectors; what is longer takes several entries.
  *
  * Not thread safe: the caller locks; lookups and iterators only read, and may share.  A change
  * that fails leaves the map as it was (only -ENOMEM and -EINVAL happen, both before the first
@@ -52,7 +52,7 @@ struct extmap_chunk;
 /* A source of nodes of one size. */
 struct extmap_pool {
 	struct extmap_chunk *chunks;
-	void *free; /* nodes given back, each pointing at the next */
+	void *free;  /* nodes given back, each pointing at the next */
 	char *fresh; /* nodes never used, in the newest chunk */
 	size_t node_size;
 	size_t nfresh;

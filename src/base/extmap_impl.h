@@ -13,7 +13,8 @@ enum {
 	LEAF_CAP = 63,
 	LEAF_KEYS = LEAF_CAP + 1,
 	INNER_CAP = 128,
-	EDIT_MAX = 3, /* extents that one edit puts in: what is left of both edges, and the new one */
+	EDIT_MAX =
+		3, /* extents that one edit puts in: what is left of both edges, and the new one */
 };
 
 #define KEY_UNUSED INT32_MAX /* keys are below it */

@@ -120,7 +120,8 @@ int extmap_pool_reserve(struct extmap *m, struct extmap_pool *pool, size_t n)
 
 		if (want > most)
 			want = most;
-		if (add_chunk(m, pool, want) != 0 && (want == need || add_chunk(m, pool, need) != 0))
+		if (add_chunk(m, pool, want) != 0 &&
+		    (want == need || add_chunk(m, pool, need) != 0))
 			return -ENOMEM;
 	}
 	return 0;

@@ -28,7 +28,7 @@
 enum {
 	WINDOW = 3,
 	GATHER_MAX = WINDOW * LEAF_CAP + EDIT_MAX,
-	FILL_GROW = LEAF_CAP - 4,    /* fuller than this on average, and a leaf is added */
+	FILL_GROW = LEAF_CAP - 4, /* fuller than this on average, and a leaf is added */
 	FILL_SHRINK = LEAF_CAP * 3 / 4,
 	LEAF_SMALL = LEAF_CAP / 4,
 	INNER_SMALL = INNER_CAP / 4,
@@ -108,8 +108,7 @@ static void inner_replace(struct extmap_inner *n, unsigned int at, unsigned int 
 }
 
 /* Moves the children from @from on to a new node. */
-static struct extmap_inner *inner_split(struct extmap *m, struct extmap_inner *n,
-					unsigned int from)
+static struct extmap_inner *inner_split(struct extmap *m, struct extmap_inner *n, unsigned int from)
 {
 	struct extmap_inner *right = inner_new(m);
 	unsigned int moved = (unsigned int)n->count - from;
@@ -217,7 +216,8 @@ static void path_shrink(struct extmap *m, const struct extmap_iter *at, unsigned
 		if (n->count == 0) {
 			inner_drop(parent, i);
 			extmap_pool_put(&m->inners, n);
-		} else if (!inner_merge(m, parent, i) && (i == 0 || !inner_merge(m, parent, i - 1))) {
+		} else if (!inner_merge(m, parent, i) &&
+			   (i == 0 || !inner_merge(m, parent, i - 1))) {
 			break;
 		}
 		n = parent;
@@ -282,7 +282,8 @@ static void leaf_splice(struct extmap_leaf *l, unsigned int first, unsigned int 
 	if (ndel != nins) {
 		memmove(&l->key[first + nins], &l->key[first + ndel], tail * sizeof(l->key[0]));
 		memmove(&l->len[first + nins], &l->len[first + ndel], tail * sizeof(l->len[0]));
-		memmove(&l->value[first + nins], &l->value[first + ndel], tail * sizeof(l->value[0]));
+		memmove(&l->value[first + nins], &l->value[first + ndel],
+			tail * sizeof(l->value[0]));
 	}
 	for (unsigned int i = 0; i < nins; i++)
 		leaf_put(l, first + i, &ins[i]);
@@ -336,9 +337,8 @@ static void scatter(struct extmap *m, struct deal *deal, void *const *child, uns
 	unsigned int done = 0, n;
 
 	for (kids->count = 0; done < deal->n; kids->count++) {
-		struct extmap_leaf *l = kids->count < deal->leaves ?
-						child[deal->at + kids->count] :
-						extmap_pool_get(&m->leaves);
+		struct extmap_leaf *l = kids->count < deal->leaves ? child[deal->at + kids->count]
+								   : extmap_pool_get(&m->leaves);
 		unsigned int left = deal->n - done;
 
 		n = left < LEAF_CAP ? left : LEAF_CAP;

@@ -16,10 +16,13 @@ struct list_head {
 	struct list_head *prev, *next;
 };
 
-#define LIST_INIT(name) { &(name), &(name) }
+#define LIST_INIT(name)          \
+	{                        \
+		&(name), &(name) \
+	}
 
 #ifndef container_of
-#define container_of(ptr, type, member) ((type *)((char *)(ptr) - offsetof(type, member)))
+#define container_of(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
 #endif
 
 static inline void list_init(struct list_head *l)
@@ -117,19 +120,19 @@ static inline size_t list_count(const struct list_head *l)
 /* @pos is a struct list_head *; the body must not take @pos off the list (see the _safe form). */
 #define list_for_each(pos, l) for ((pos) = (l)->next; (pos) != (l); (pos) = (pos)->next)
 
-#define list_for_each_safe(pos, tmp, l)                                                            \
-	for ((pos) = (l)->next, (tmp) = (pos)->next; (pos) != (l);                                 \
+#define list_for_each_safe(pos, tmp, l)                            \
+	for ((pos) = (l)->next, (tmp) = (pos)->next; (pos) != (l); \
 	     (pos) = (tmp), (tmp) = (pos)->next)
 
 /* @pos is a pointer to the type that embeds @member. */
-#define list_for_each_entry(pos, l, type, member)                                                  \
-	for ((pos) = list_entry((l)->next, type, member); &(pos)->member != (l);                   \
+#define list_for_each_entry(pos, l, type, member)                                \
+	for ((pos) = list_entry((l)->next, type, member); &(pos)->member != (l); \
 	     (pos) = list_entry((pos)->member.next, type, member))
 
-#define list_for_each_entry_safe(pos, tmp, l, type, member)                                        \
-	for ((pos) = list_entry((l)->next, type, member),                                          \
-	    (tmp) = list_entry((pos)->member.next, type, member);                                  \
-	     &(pos)->member != (l);                                                                \
+#define list_for_each_entry_safe(pos, tmp, l, type, member)       \
+	for ((pos) = list_entry((l)->next, type, member),         \
+	    (tmp) = list_entry((pos)->member.next, type, member); \
+	     &(pos)->member != (l);                               \
 	     (pos) = (tmp), (tmp) = list_entry((tmp)->member.next, type, member))
 
 #endif

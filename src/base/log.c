@@ -38,7 +38,7 @@ void log_set_level(enum log_level level)
 
 const char *log_level_name(enum log_level level)
 {
-	static const char *const names[] = { "error", "warning", "info", "debug" };
+	static const char *const names[] = {"error", "warning", "info", "debug"};
 
 	return (unsigned int)level < 4 ? names[level] : "?";
 }

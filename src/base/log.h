@@ -19,8 +19,8 @@
 
 enum log_level {
 	LOG_LEVEL_ERROR, /* data or service is in danger; somebody must act */
-	LOG_LEVEL_WARN,  /* out of the ordinary, handled */
-	LOG_LEVEL_INFO,  /* opened, recovered, closed */
+	LOG_LEVEL_WARN,	 /* out of the ordinary, handled */
+	LOG_LEVEL_INFO,	 /* opened, recovered, closed */
 	LOG_LEVEL_DEBUG,
 };
 
@@ -59,11 +59,11 @@ static inline bool log_wants(enum log_level level)
 	return (int)level <= atomic_load_explicit(&log_threshold, memory_order_relaxed);
 }
 
-#define LOG_AT(level, ...)                                                                         \
-	do {                                                                                       \
-		static struct log_site log_site_;                                                  \
-		if (log_wants(level))                                                              \
-			log_emit(&log_site_, level, __VA_ARGS__);                                  \
+#define LOG_AT(level, ...)                                        \
+	do {                                                      \
+		static struct log_site log_site_;                 \
+		if (log_wants(level))                             \
+			log_emit(&log_site_, level, __VA_ARGS__); \
 	} while (0)
 
 #define log_error(...) LOG_AT(LOG_LEVEL_ERROR, __VA_ARGS__)

@@ -22,39 +22,38 @@ struct unit {
 	uint64_t factor;
 };
 
-#define KIB UINT64_C(1024)
-#define KB UINT64_C(1000)
+#define POW2(n) (UINT64_C(1) << (n))
 
 static const struct unit size_units[] = {
-	{"E", KIB * KIB * KIB * KIB * KIB * KIB},
-	{"P", KIB * KIB * KIB * KIB * KIB},
-	{"T", KIB * KIB * KIB * KIB},
-	{"G", KIB * KIB * KIB},
-	{"M", KIB * KIB},
-	{"K", KIB},
+	{"E", POW2(60)},
+	{"P", POW2(50)},
+	{"T", POW2(40)},
+	{"G", POW2(30)},
+	{"M", POW2(20)},
+	{"K", POW2(10)},
 	{"", 1},
 	{"B", 1},
 	{"s", 512},
-	{"KiB", KIB},
-	{"MiB", KIB * KIB},
-	{"GiB", KIB * KIB * KIB},
-	{"TiB", KIB * KIB * KIB * KIB},
-	{"PiB", KIB * KIB * KIB * KIB * KIB},
-	{"EiB", KIB * KIB * KIB * KIB * KIB * KIB},
-	{"KB", KB},
-	{"MB", KB * KB},
-	{"GB", KB * KB * KB},
-	{"TB", KB * KB * KB * KB},
-	{"PB", KB * KB * KB * KB * KB},
-	{"EB", KB * KB * KB * KB * KB * KB},
+	{"KiB", POW2(10)},
+	{"MiB", POW2(20)},
+	{"GiB", POW2(30)},
+	{"TiB", POW2(40)},
+	{"PiB", POW2(50)},
+	{"EiB", POW2(60)},
+	{"KB", UINT64_C(1000)},
+	{"MB", UINT64_C(1000000)},
+	{"GB", UINT64_C(1000000000)},
+	{"TB", UINT64_C(1000000000000)},
+	{"PB", UINT64_C(1000000000000000)},
+	{"EB", UINT64_C(1000000000000000000)},
 	{NULL, 0},
 };
 
 #define SEC UINT64_C(1000000000)
 
 static const struct unit duration_units[] = {
-	{"d", 86400 * SEC}, {"h", 3600 * SEC}, {"m", 60 * SEC}, {"s", SEC},  {"ms", SEC / 1000},
-	{"us", 1000},       {"ns", 1},         {"min", 60 * SEC}, {NULL, 0},
+	{"d", SEC * 86400}, {"h", SEC * 3600}, {"m", SEC * 60},	  {"s", SEC}, {"ms", 1000000},
+	{"us", 1000},	    {"ns", 1},	       {"min", SEC * 60}, {NULL, 0},
 };
 
 struct number {
@@ -86,7 +85,7 @@ static int parse_number(const char **text, struct number *ret)
 		if (!is_digit(*p))
 			return -EINVAL;
 		for (; is_digit(*p); p++) {
-			/* Digits beyond 10^-18 cannot change a result by a byte; they are dropped. */
+			/* Digits beyond 10^-18 hardly matter; they are dropped. */
 			if (ret->tenths == UINT64_C(1000000000000000000))
 				continue;
 			ret->part = ret->part * 10 + (uint64_t)(*p - '0');
@@ -172,15 +171,15 @@ char *duration_format(uint64_t ns, char text[SIZE_TEXT_LEN])
 char *size_format_rough(uint64_t bytes, char text[SIZE_TEXT_LEN])
 {
 	static const char letters[] = "KMGTPE";
-	uint64_t factor = KIB, tenths = 0;
+	uint64_t factor = POW2(10), tenths = 0;
 	unsigned int i;
 
-	if (bytes < KIB) {
+	if (bytes < POW2(10)) {
 		snprintf(text, SIZE_TEXT_LEN, "%" PRIu64 " bytes", bytes);
 		return text;
 	}
 	/* Up a unit when rounding would show 1000 or more of the smaller one. */
-	for (i = 0;; i++, factor *= KIB) {
+	for (i = 0;; i++, factor <<= 10) {
 		tenths = (uint64_t)(((u128)bytes * 10 + factor / 2) / factor);
 		if (tenths < 10000 || letters[i + 1] == 0)
 			break;

@@ -36,7 +36,7 @@ struct world {
 	struct heap heap;
 	struct rng rng;
 	uint64_t *want; /* value at the first sector of each cell */
-	uint64_t *old;  /* the same before the operation */
+	uint64_t *old;	/* the same before the operation */
 	/* What the operation displaced: the sectors and the value, for each cell. */
 	uint64_t *gone;
 	uint64_t reported_to; /* end of the piece reported last */
@@ -161,7 +161,13 @@ static void on_displaced(void *arg, const struct extent *old)
 }
 
 struct op {
-	enum { REPLACE, REMOVE, REMOVE_IF, INSERT_IF, OPS } kind;
+	enum {
+		REPLACE,
+		REMOVE,
+		REMOVE_IF,
+		INSERT_IF,
+		OPS
+	} kind;
 	uint64_t first, n;
 	uint64_t old_place, new_place;
 };
@@ -358,7 +364,8 @@ static uint64_t run_failing(const struct shape *s, uint64_t seed)
 
 TEST(allocations_fail)
 {
-	static const struct shape *shapes[] = {&tiny, &dense, &high, &lone, &sparse, &wide_apart, &bulky};
+	static const struct shape *shapes[] = {&tiny,	&dense,	     &high, &lone,
+					       &sparse, &wide_apart, &bulky};
 
 	for (unsigned int i = 0; i < 7; i++)
 		CHECK(run_failing(shapes[i], test_seed()) > 10);
