@@ -231,25 +231,27 @@ static bool buf_open(struct wlog *log, uint64_t data_sectors)
  * Whether there is space to open a segment for a write of so many sectors. All of a long write must
  * fit at once: once begun it is never short of space, so that it need not be given up half way. On
  * top of that comes a pad, and the two segments that are left to what has no data: that only
- * frees space, and may go deeper (L9).
+ * frees space, and may go deeper (L9). The pad may lie behind a write that has begun.
  */
-bool seg_space(const struct wlog *log, uint64_t data_sectors)
+bool seg_space(const struct wlog *log, uint64_t data_sectors, bool begun)
 {
 	const uint64_t per_seg = log->opt.segment_bytes / DEV_SECTOR_BYTES;
 	const uint64_t segs = (data_sectors + per_seg - 1) / per_seg;
 
+	if (begun)
+		return space_free_bytes(log) >= log->max_total_bytes * (segs + 1);
 	return space_free_bytes(log) >= log->max_total_bytes * (segs ? segs + 3 : 2);
 }
 
 /*
  * Opens the next segment, or returns NULL when there is no space, no buffer or no memory for it.
  */
-struct wlog_seg *seg_open(struct wlog *log, uint64_t data_sectors)
+struct wlog_seg *seg_open(struct wlog *log, uint64_t data_sectors, bool begun)
 {
 	struct wlog_seg *seg;
 
 	assert(!log->open);
-	if (!seg_space(log, data_sectors) || !buf_open(log, data_sectors))
+	if (!seg_space(log, data_sectors, begun) || !buf_open(log, data_sectors))
 		return NULL;
 	seg = seg_new(log, log->rec_max, log->rec_max);
 	if (!seg)
@@ -259,7 +261,7 @@ struct wlog_seg *seg_open(struct wlog *log, uint64_t data_sectors)
 		return NULL;
 	}
 	seg->state = SEG_OPEN;
-	seg->last_resort = !seg_space(log, 1);
+	seg->last_resort = !seg_space(log, 1, false);
 	seg->first_lsn = log->next_lsn;
 	seg->buf = log->open_buf;
 	seg->buf_off_bytes = seg->buf->used_bytes;

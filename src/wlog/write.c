@@ -98,19 +98,20 @@ static bool reserve_portion(struct wlog *log, struct dev_req *req)
 {
 	const uint64_t left = req_sectors(req) - wlog_write_of(req)->done;
 	const uint64_t data_sectors = req->op == DEV_WRITE ? left : 0;
+	const bool begun = wlog_write_of(req)->done > 0;
 	struct wlog_seg *seg = log->open;
 
 	if (extmap_reserve(&log->map, log->unpublished + 1))
 		return false;
 	/* Data must not fill up what was opened with the last space. */
-	if (seg && data_sectors && seg->last_resort && !seg_space(log, data_sectors))
+	if (seg && data_sectors && seg->last_resort && !seg_space(log, data_sectors, begun))
 		return false;
 	if (seg && !seg_fits(log, seg, data_sectors)) {
 		seg_close(log);
 		seg = NULL;
 	}
 	if (!seg)
-		seg = seg_open(log, data_sectors);
+		seg = seg_open(log, data_sectors, begun);
 	if (!seg)
 		return false;
 	reserve_in(log, seg, req);
