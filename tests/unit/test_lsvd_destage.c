@@ -452,6 +452,45 @@ TEST(reads_wait_for_the_store_but_not_for_ever)
 	rig_free(rig);
 }
 
+/* Six slices that take longer than the timeout together, and an error in the last one. */
+TEST(slow_read_is_no_failing_read)
+{
+	struct lsvd_rig *rig = rig_opened();
+	struct sim_fault slow = {
+		.kind = SIM_STORE_DELAY, .ops = 1u << STORE_GET, .nth = 1, .times = 6,
+	};
+	const struct sim_fault out = {
+		.kind = SIM_STORE_ERROR, .ops = 1u << STORE_GET, .error = -EIO, .nth = 6, .times = 1,
+	};
+	uint8_t buf[96 * 8 * DEV_SECTOR_BYTES];
+
+	slow.delay_ns = rig->opt.home_timeout_ns / 4;
+	for (unsigned i = 0; i < 48; i++)
+		CHECK_OK(rig_write(rig, 16 * i, 8));
+	CHECK_OK(rig_drain(rig));
+	CHECK_OK(sim_bucket_fault(rig->bucket, &slow));
+	CHECK_OK(sim_bucket_fault(rig->bucket, &out));
+	CHECK_OK(rig_read(rig, 0, 96 * 8, buf));
+	CHECK(rig->hs.now_ns > rig->opt.home_timeout_ns);
+	rig_verify(rig);
+	rig_free(rig);
+}
+
+TEST(nothing_waits_for_what_has_stopped)
+{
+	struct lsvd_rig *rig = rig_opened();
+
+	CHECK_OK(rig_write(rig, 0, 8));
+	host_enter(&rig->hs.host);
+	lsvd_stop(rig->lsvd);
+	host_leave(&rig->hs.host);
+	CHECK_EQ(rig_drain(rig), -ECANCELED);
+	CHECK_EQ(rig_checkpoint(rig), -ECANCELED);
+	rig_close(rig);
+	CHECK_OK(rig_open(rig));
+	rig_free(rig);
+}
+
 /* ---- bounds */
 
 TEST(headers_are_cached_within_a_bound)

@@ -257,6 +257,50 @@ TEST(clean_volume_takes_a_new_cache)
 	rig_free(rig);
 }
 
+/* A discard that was cut at that event: whether the cache is formatted, but not bound. */
+static bool cut_discard(struct lsvd_rig *rig, uint64_t at)
+{
+	struct wlog_info log;
+	struct lsvd_info info;
+
+	forget(rig, 8, 8);
+	CHECK_OK(rig_look(rig, true, true));
+	rig->world.cut_at = rig->world.events + at;
+	CHECK(rig_acquire(rig) < 0);
+	rig_crash(rig);
+	sim_world_power_on(&rig->world);
+	CHECK_OK(wlog_probe(rig->cache, &log, NULL));
+	CHECK_OK(lsvd_probe(rig->store, RIG_NAME, &info, NULL));
+	return uuid_equal(&log.id.log_uuid, &info.pending_uuid) &&
+	       !uuid_equal(&info.cache_uuid, &info.pending_uuid);
+}
+
+/* And what goes on with it is cut as well, anywhere. */
+TEST(interrupted_discard_goes_on)
+{
+	struct lsvd_rig *rig = rig_dirty();
+	uint64_t at = 1;
+	bool through = false;
+
+	for (; !cut_discard(rig, at); at++) {
+		rig_free(rig);
+		rig = rig_dirty();
+	}
+	for (uint64_t cut = 1; !through; cut++) {
+		CHECK_OK(rig_look(rig, true, false));
+		rig->world.cut_at = rig->world.events + cut;
+		through = !rig_acquire(rig);
+		rig_crash(rig);
+		sim_world_power_on(&rig->world);
+		CHECK_OK(rig_open(rig));
+		rig_verify(rig);
+		rig_free(rig);
+		rig = rig_dirty();
+		CHECK(cut_discard(rig, at));
+	}
+	rig_free(rig);
+}
+
 TEST(lost_bytes_are_told)
 {
 	struct lsvd_rig *rig = rig_dirty();

@@ -372,6 +372,38 @@ TEST(epoch_table_never_overflows)
 	rig_free(rig);
 }
 
+/* The table is full while the newest root is damaged: the root that is made then is the good one. */
+TEST(full_epoch_table_with_a_damaged_root)
+{
+	struct lsvd_rig *rig = rig_with_objects(1);
+	struct lsvd_info old, now;
+
+	CHECK_OK(rig_checkpoint(rig));
+	one_object(rig, 100);
+	CHECK_OK(rig_checkpoint(rig));
+	rig->opt.checkpoint_objects = 1000000;
+	rig_crash(rig);
+	rig_rot(rig, rig_object(rig, 'r', 1), 170);
+	CHECK_OK(lsvd_probe(rig->store, RIG_NAME, &old, NULL));
+	for (unsigned i = 0;; i++) {
+		CHECK(i < LSVD_EPOCH_ENDS + 2);
+		CHECK_OK(rig_open(rig));
+		CHECK_OK(lsvd_probe(rig->store, RIG_NAME, &now, NULL));
+		if (now.checkpoint_seq[0] != old.checkpoint_seq[0])
+			break;
+		one_object(rig, 200 + i * 8);
+		rig_crash(rig);
+	}
+	one_object(rig, 100);
+	CHECK_OK(rig_checkpoint(rig));
+	host_single_advance(&rig->hs, 1000000);
+	CHECK_EQ(rig_objects(rig, 'r'), 2);
+	CHECK_OK(lsvd_probe(rig->store, RIG_NAME, &old, NULL));
+	CHECK_EQ(old.checkpoint_seq[1], now.checkpoint_seq[0]);
+	rig_verify(rig);
+	rig_free(rig);
+}
+
 TEST(opening_writes_nothing)
 {
 	struct lsvd_rig *rig = rig_with_objects(3);
