@@ -274,8 +274,8 @@ static int check_object(struct check *c, const struct ckpt_obj *obj)
 	key_format(c->key, c->l->name, &key);
 	while (c->at < c->nplaces && place_seq(c->place[c->at].value) < obj->seq)
 		c->at++;
-	r = object_header(c->l->store, c->l->name, &c->l->sb.uuid, obj->seq, obj->epoch,
-			  e ? e->size_bytes : 0, &c->hdr_buf, &c->hdr, &err);
+	r = object_header(c->l->store, c->l->name, &c->l->sb.uuid, obj->seq, obj->epoch, e, NULL,
+			  &c->hdr_buf, &c->hdr, &err);
 	if (r == -ENOENT) {
 		check_affected(c, obj->seq, 0, UINT64_MAX, "the object is missing");
 		return 0;

@@ -11,7 +11,8 @@
  *   hcache.c    headers of objects, for their checksums
  *   read.c      reads
  *   ckpt.c ckptrun.c   writing checkpoints        load.c   loading them
- *   recover.c   opening: rolling forward   pair.c   opening: the cache and whether it belongs here
+ *   recover.c   opening: rolling forward   ahead.c  reading headers ahead for it
+ *   pair.c      opening: the cache and whether it belongs here
  *   attach.c    taking and giving back the writer's right
  *   lsvd.c      the life of a volume, ticks, drains, status
  *   dump.c check.c   for people
@@ -375,10 +376,27 @@ struct listing {
 int listing_read(struct store *store, const char *name, struct listing *ret, struct err *err);
 void listing_free(struct listing *list);
 const struct listed *listing_find(const struct listing *list, uint64_t seq, uint32_t epoch);
-/* A data object's header, verified as this volume's: *ret_buf is malloc'd. -ENOENT: none. */
+/*
+ * A data object's header, verified as this volume's: *ret_buf is malloc'd. -ENOENT: none. Of listed
+ * NULL it is asked whether it exists. ahead may be NULL.
+ */
+struct ahead;
 int object_header(struct store *store, const char *name, const struct uuid *uuid, uint64_t seq,
-		  uint32_t epoch, uint64_t size_bytes, void **ret_buf, struct obj_hdr *ret,
-		  struct err *err);
+		  uint32_t epoch, const struct listed *listed, struct ahead *ahead, void **ret_buf,
+		  struct obj_hdr *ret, struct err *err);
+
+/* ahead.c: headers that will be wanted next are read ahead. */
+#define HEADER_FIRST_BYTES (64u << 10) /* most headers are shorter */
+
+static inline size_t header_first_bytes(uint64_t size_bytes)
+{
+	return size_bytes < HEADER_FIRST_BYTES ? (size_t)size_bytes : HEADER_FIRST_BYTES;
+}
+
+struct ahead *ahead_new(struct store *store, const char *name, const struct listing *list);
+void ahead_free(struct ahead *a);
+/* The first header_first_bytes() of an object that is listed, malloc'd; NULL: read it yourself. */
+void *ahead_take(struct ahead *a, const struct listed *e);
 
 /* Superblock, checkpoint, rolling forward. */
 int recover_store(struct lsvd *l, struct err *err);

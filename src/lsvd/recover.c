@@ -33,8 +33,6 @@
 
 #include "lsvd/lsvd_impl.h"
 
-#define HEADER_FIRST_BYTES (64u << 10) /* most headers are shorter */
-
 /* ---- listing */
 
 struct listing_req {
@@ -147,14 +145,17 @@ static const struct listed *listing_behind(const struct listing *list, uint64_t 
 
 /* ---- one header */
 
-static int header_read(struct store *store, const char *text, uint64_t size_bytes, void **ret_buf,
-		       size_t *ret_len, struct err *err)
+/* first: what has been read ahead, or NULL; taken over in any case. */
+static int header_read(struct store *store, const char *text, uint64_t size_bytes, uint8_t *first,
+		       void **ret_buf, size_t *ret_len, struct err *err)
 {
-	size_t len = size_bytes < HEADER_FIRST_BYTES ? size_bytes : HEADER_FIRST_BYTES;
-	uint8_t *buf = malloc(len + !len), *more;
+	size_t len = header_first_bytes(size_bytes);
+	uint8_t *buf = first ? first : malloc(len + !len), *more;
 	struct obj_hdr hdr;
-	int r = buf ? store_get(store, text, buf, len, 0) : -ENOMEM;
+	int r = buf ? 0 : -ENOMEM;
 
+	if (!r && !first)
+		r = store_get(store, text, buf, len, 0);
 	if (!r)
 		r = obj_peek(buf, len, &hdr, err);
 	if (!r && (hdr.header_bytes > size_bytes || hdr.header_bytes > LSVD_HEADER_MAX_BYTES ||
@@ -178,46 +179,57 @@ static int header_read(struct store *store, const char *text, uint64_t size_byte
 	return 0;
 }
 
-/* size_bytes 0: not known, ask. */
+static int header_once(struct store *store, const char *text, uint64_t size_bytes, uint8_t *first,
+		       const struct uuid *uuid, const struct key *key, void **ret_buf,
+		       struct obj_hdr *ret, struct err *err)
+{
+	void *buf = NULL;
+	size_t len = 0;
+	int r = header_read(store, text, size_bytes, first, &buf, &len, err);
+
+	if (r == -ERANGE)
+		return err_corrupt(err, "is shorter than it should be");
+	if (r)
+		return r;
+	r = obj_decode(buf, len, ret, err);
+	if (!r && (ret->seq != key->seq || ret->epoch != key->epoch ||
+		   !uuid_equal(&ret->volume_uuid, uuid)))
+		r = err_corrupt(err, "header is another object's");
+	if (r)
+		free(buf);
+	else
+		*ret_buf = buf;
+	return r;
+}
+
 int object_header(struct store *store, const char *name, const struct uuid *uuid, uint64_t seq,
-		  uint32_t epoch, uint64_t size_bytes, void **ret_buf, struct obj_hdr *ret,
-		  struct err *err)
+		  uint32_t epoch, const struct listed *listed, struct ahead *ahead, void **ret_buf,
+		  struct obj_hdr *ret, struct err *err)
 {
 	const struct key key = {.kind = KEY_DATA, .seq = seq, .epoch = epoch};
 	struct store_req head = {.op = STORE_HEAD};
+	uint64_t size_bytes = listed ? listed->size_bytes : 0;
 	char text[STORE_KEY_MAX + 1];
-	void *buf = NULL;
-	size_t len = 0;
+	struct err e = ERR_INIT;
 	int r = 0;
 
 	key_format(text, name, &key);
 	memcpy(head.key, text, sizeof(text));
-	if (!size_bytes)
+	if (!listed) {
 		r = store_sync(store, &head);
-	if (!r && !size_bytes)
 		size_bytes = head.size_bytes;
-	if (!r)
-		r = header_read(store, text, size_bytes, &buf, &len, err);
-	if (r == -ENOENT)
-		return r;
-	if (r == -ERANGE)
-		r = err_corrupt(err, "is shorter than it should be");
-	if (r)
-		goto out;
-	r = obj_decode(buf, len, ret, err);
-	if (!r && (ret->seq != seq || ret->epoch != epoch || !uuid_equal(&ret->volume_uuid, uuid)))
-		r = err_corrupt(err, "header is another object's");
-	if (r) {
-		free(buf);
-		goto out;
 	}
-	*ret_buf = buf;
-	return 0;
-out:
-	if (err && !err->code)
-		err_sys(err, r, "cannot read it");
-	err_prefix(err, "object %s", text);
-	return r;
+	if (!r)
+		r = header_once(store, text, size_bytes, listed ? ahead_take(ahead, listed) : NULL,
+				uuid, &key, ret_buf, ret, &e);
+	if (r == -EBADMSG) {
+		/* What was garbled on its way is sound the next time; what is rotten is not. */
+		err_clear(&e);
+		r = header_once(store, text, size_bytes, NULL, uuid, &key, ret_buf, ret, &e);
+	}
+	if (!r || r == -ENOENT)
+		return r;
+	return err_set(err, r, "object %s: %s", text, err_text(&e, r));
 }
 
 /* ---- rolling forward */
@@ -227,6 +239,7 @@ struct roll {
 	struct listing list;
 	uint64_t seq; /* the last number that is accounted for */
 	const struct epoch_end *win;
+	struct ahead *ahead;
 	void *hdr;
 	struct obj_hdr h;
 };
@@ -240,8 +253,8 @@ static int roll_get(struct roll *ro, uint64_t seq, struct err *err)
 
 	if (!e && !VARVE_STEP("lsvd.confirm_hole"))
 		return 1;
-	r = object_header(l->store, l->name, &l->sb.uuid, seq, ro->win->epoch,
-			  e ? e->size_bytes : 0, &ro->hdr, &ro->h, err);
+	r = object_header(l->store, l->name, &l->sb.uuid, seq, ro->win->epoch, e, ro->ahead,
+			  &ro->hdr, &ro->h, err);
 	return r == -ENOENT ? 1 : r;
 }
 
@@ -409,6 +422,7 @@ int recover_store(struct lsvd *l, struct err *err)
 		goto out;
 	recover_start_from(l, &root);
 	ro.seq = root.covered_seq;
+	ro.ahead = ahead_new(l->store, l->name, &ro.list);
 	do
 		r = roll_step(&ro, err);
 	while (!r);
@@ -419,6 +433,7 @@ int recover_store(struct lsvd *l, struct err *err)
 	if (!r)
 		r = map_count_live(l, err);
 out:
+	ahead_free(ro.ahead);
 	listing_free(&ro.list);
 	return r;
 }
@@ -440,7 +455,8 @@ int recover_confirm(struct lsvd *l, struct listing *list, struct err *err)
 		return 0;
 	if (seq < ro.win->first_seq)
 		seq = ro.win->first_seq;
-	r = object_header(l->store, l->name, &l->sb.uuid, seq, ro.win->epoch, 0, &buf, &hdr, err);
+	r = object_header(l->store, l->name, &l->sb.uuid, seq, ro.win->epoch, NULL, NULL, &buf,
+			  &hdr, err);
 	if (!r)
 		free(buf);
 	if (r == -ENOENT) /* the end is still the end */

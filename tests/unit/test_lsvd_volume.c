@@ -73,3 +73,24 @@ TEST(random_ops_against_oracle)
 	CHECK(rig_objects(rig, 'r') <= 2);
 	rig_free(rig);
 }
+
+/* Opening skips LSNs, which stand for nothing: the next opening must not miss them. */
+TEST(opened_and_closed_without_writing)
+{
+	struct lsvd_rig *rig = rig_new(test_seed());
+
+	for (unsigned i = 0; i < 6; i++) {
+		CHECK_OK(rig_open(rig));
+		rig_verify(rig);
+		if (i == 2)
+			CHECK_OK(rig_write(rig, 10, 8));
+		if (i == 4)
+			rig_crash(rig);
+		else
+			rig_release(rig);
+	}
+	CHECK_OK(rig_open(rig));
+	rig_verify(rig);
+	CHECK_OK(rig_drain(rig));
+	rig_free(rig);
+}
