@@ -172,7 +172,8 @@ TEST(object_out_of_line)
 	scene_open(sc);
 	write_objects(sc, 3);
 	lose_cache(sc);
-	strcpy(text, find_key(sc, KEY_DATA, 3, &key));
+	CHECK(find_key(sc, KEY_DATA, 3, &key) != NULL);
+	key_format(text, CRASH_VOLUME, &key);
 	copy = malloc(1 << 20);
 	memcpy(copy, sim_bucket_body(sc->u.bucket, text, &len), 4096);
 	memcpy(copy, sim_bucket_body(sc->u.bucket, text, &len), len);
@@ -286,6 +287,8 @@ TEST(lost_end_of_the_stream)
 		for (uint32_t i = 0; i < 6; i++) {
 			/* Nothing that the map could miss. */
 			scene_submit(sc, CRASH_DISCARD, 8 * i, 8, false);
+			while (sc->s->sh.in_flight)
+				scene_run(sc, 1);
 			if (session_can(sc->s, &drain))
 				session_submit(sc->s, &drain);
 			scene_run(sc, (unsigned int)rng_below(&sc->s->sh.rng, 60));

@@ -27,6 +27,7 @@ struct fault_run {
 	struct oracle *oracle;
 	struct rng rng;
 	struct crash_session *s;
+	bool flush_may_fail;
 };
 
 static void begin(struct fault_run *r, const char *test, uint64_t seed)
@@ -75,7 +76,7 @@ static void work(struct fault_run *r, uint32_t steps)
 	work_on(r, steps, true);
 }
 
-/* ---- faults ------------------------------------------------------------------------------------ */
+/* ---- faults ---------------------------------------------------------------------------------- */
 
 #define DEV_WRITES (1u << DEV_WRITE | 1u << DEV_ZERO | 1u << DEV_DISCARD)
 #define STORE_PUTS (1u << STORE_PUT_NEW | 1u << STORE_REPLACE)
@@ -106,13 +107,14 @@ static void plan_dev_error(struct fault_run *r)
 	when(&f, &r->rng);
 	if (!f.ops || f.ops == 1u << DEV_READ) {
 		/*
-		 * What of the log cannot be read after several tries is given up on purpose, so that
-		 * one bad sector does not stop everything: that is for the other test.
+		 * What of the log cannot be read after several tries is given up on purpose, so
+		 * that one bad sector does not stop everything: that is for the other test.
 		 */
 		f.chance_ppm = 0;
 		f.nth = rng_between(&r->rng, 1, 40);
 		f.times = 2;
 	}
+	r->flush_may_fail |= !f.ops || (f.ops & 1u << DEV_FLUSH);
 	CHECK_OK(sim_disk_fault(r->u.disk, &f));
 }
 
@@ -167,7 +169,11 @@ static void heal(struct fault_run *r)
 
 static void crash(struct fault_run *r)
 {
-	if (rng_chance(&r->rng, 1, 3)) {
+	/*
+	 * After a failed flush reads may show what is not on the media, and nobody who comes later
+	 * can know: only a power cut makes an end of that.
+	 */
+	if (!r->flush_may_fail && rng_chance(&r->rng, 1, 3)) {
 		session_kill(r->s, SIM_KEEP_RANDOM(rng_next(&r->rng)));
 	} else {
 		r->u.world.power_off = true;
@@ -193,7 +199,7 @@ static int reopen(struct fault_run *r, bool discard, struct err *err)
 	return rc;
 }
 
-/* ---- errors -------------------------------------------------------------------------------- */
+/* ---- errors ---------------------------------------------------------------------------------- */
 
 static void check_promises(struct fault_run *r)
 {
@@ -238,11 +244,14 @@ static void run_errors(uint64_t seed)
 		/* Recovery under faults: it works, or it says why not and changes nothing. */
 		rc = reopen(&r, false, &err);
 		heal(&r);
-		if (rc)
+		if (rc) {
+			universe_crash(&r.u, SIM_KEEP_RANDOM(rng_next(&r.rng)));
 			rc = reopen(&r, false, &err);
+		}
 		if (rc)
 			crash_fail("does not recover: %s", err_text(&err, rc));
 		check_promises(&r);
+		r.flush_may_fail = false;
 	}
 	end(&r);
 }

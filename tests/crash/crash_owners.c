@@ -79,7 +79,7 @@ static struct crash_session *attach(struct duel *d, unsigned int machine, struct
 		session_abandon(s);
 		if (rc != -EAGAIN)
 			crash_fail("the second owner: %s", err_text(&err, rc));
-		/* An owner that replaces its superblock all the time keeps others out: let it tire. */
+		/* Who replaces the superblock all the time keeps others out: let it tire. */
 		d->eagerness = d->eagerness * 3 / 4;
 	}
 	crash_fail("the second owner never gets in");

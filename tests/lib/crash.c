@@ -15,22 +15,15 @@
 #include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "base/log.h"
 #include "lib/tap.h"
 
-#define DEFAULT_IMAGES 100000
-#define FIRST_SEED 1000
 #define OPS_MAX 256
-#define TRACE_LINES 200
-#define TRACE_LEN 120
 #define RECOVERY_TRIES 5
 #define EAGAIN_TRIES 8
 
@@ -50,103 +43,7 @@ struct run {
 	bool visiting;
 };
 
-static struct {
-	const char *test;
-	uint64_t seed;
-	unsigned int level; /* 0: the program, 1: an image */
-	char line[2][TRACE_LINES][TRACE_LEN];
-	uint64_t next[2];
-} ctx;
-
-/* ---- failures --------------------------------------------------------------------------------- */
-
-void crash_trace(const char *fmt, ...)
-{
-	char *line = ctx.line[ctx.level][ctx.next[ctx.level]++ % TRACE_LINES];
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(line, TRACE_LEN, fmt, ap);
-	va_end(ap);
-}
-
-static void print_trace(unsigned int level)
-{
-	uint64_t next = ctx.next[level];
-	uint64_t first = next > TRACE_LINES ? next - TRACE_LINES : 0;
-
-	for (uint64_t i = first; i < next; i++)
-		test_note("%s %3" PRIu64 "  %s", level ? "  image" : "program", i,
-			  ctx.line[level][i % TRACE_LINES]);
-}
-
-static void print_replay(void)
-{
-	print_trace(0);
-	if (ctx.level)
-		print_trace(1);
-	test_note("replay: VARVE_SEED=%" PRIu64 " %s --no-fork %s; add VARVE_CRASH_SHRINK=1 to "
-		  "shorten it",
-		  ctx.seed, program_invocation_name, ctx.test);
-}
-
-/* An assertion has failed or worse; the trace is worth more than async-signal safety. */
-static void on_signal(int sig)
-{
-	signal(sig, SIG_DFL);
-	print_replay();
-	raise(sig);
-}
-
-/* What an engine has to say goes where the trace goes. */
-static void trace_sink(void *arg, enum log_level level, const char *text)
-{
-	(void)arg;
-	crash_trace("%s: %s", log_level_name(level), text);
-}
-
-void crash_begin(const char *test, uint64_t seed)
-{
-	memset(&ctx, 0, sizeof(ctx));
-	ctx.test = test;
-	ctx.seed = seed;
-	log_set_level(LOG_LEVEL_WARN);
-	log_set_sink(trace_sink, NULL);
-	signal(SIGABRT, on_signal);
-	signal(SIGSEGV, on_signal);
-}
-
-void crash_fail(const char *fmt, ...)
-{
-	char text[ORACLE_TEXT_LEN + 256];
-	va_list ap;
-
-	va_start(ap, fmt);
-	vsnprintf(text, sizeof(text), fmt, ap);
-	va_end(ap);
-	test_note("%s", text);
-	print_replay();
-	FAIL("seed %" PRIu64 " fails", ctx.seed);
-}
-
-uint64_t crash_images(uint32_t share_ppm)
-{
-	const char *env = getenv("VARVE_CRASH_IMAGES");
-	uint64_t all = env ? strtoull(env, NULL, 0) : DEFAULT_IMAGES;
-	uint64_t images = all * share_ppm / 1000000;
-
-	return images ? images : 1;
-}
-
-uint64_t crash_seed(uint64_t nth, bool *ret_only)
-{
-	const char *env = getenv("VARVE_SEED");
-
-	*ret_only = env != NULL;
-	return env ? strtoull(env, NULL, 0) : FIRST_SEED + nth;
-}
-
-/* ---- geometry and program ------------------------------------------------------------------- */
+/* ---- geometry and program -------------------------------------------------------------------- */
 
 static uint32_t one_of(struct rng *rng, const uint32_t *from, uint32_t count)
 {
@@ -231,7 +128,7 @@ static void make_program(struct run *r)
 		crash_op_random(&r->ops[i], &r->cfg, &r->rng);
 }
 
-/* ---- driving -------------------------------------------------------------------------------- */
+/* ---- driving --------------------------------------------------------------------------------- */
 
 /*
  * A new session, opened. -EAGAIN says that somebody else was at work meanwhile: a late request of
@@ -330,7 +227,7 @@ static bool check_now(struct crash_session *s)
 	return true;
 }
 
-/* ---- exploring an image ------------------------------------------------------------------------ */
+/* ---- exploring an image ---------------------------------------------------------------------- */
 
 static struct sim_keep draw_keep(struct rng *rng)
 {
@@ -448,8 +345,7 @@ static void visit(struct run *r, struct sim_keep keep)
 {
 	uint64_t seed = rng_next(&r->pick);
 
-	ctx.level = 1;
-	ctx.next[1] = 0;
+	crash_trace_image(true);
 	universe_image(&r->main, keep, &r->image);
 	crash_trace("crash at event %" PRIu64 ", keep %d %" PRIu64, r->main.world.events,
 		    (int)keep.what, keep.n);
@@ -458,7 +354,7 @@ static void visit(struct run *r, struct sim_keep keep)
 		universe_lose_cache(&r->image);
 	}
 	explore(r, &r->image, seed);
-	ctx.level = 0;
+	crash_trace_image(false);
 }
 
 static void visit_all(struct run *r)
@@ -491,7 +387,7 @@ static void on_event(struct sim_world *world, void *arg)
 	r->visiting = false;
 }
 
-/* ---- runs -------------------------------------------------------------------------------------- */
+/* ---- runs ------------------------------------------------------------------------------------ */
 
 static void run_program(struct run *r)
 {
@@ -547,7 +443,7 @@ static uint64_t run_seed(const struct crash_profile *p, uint64_t seed, const boo
 	return images;
 }
 
-/* ---- shrinking ---------------------------------------------------------------------------------- */
+/* ---- shrinking ------------------------------------------------------------------------------- */
 
 static bool still_fails(const struct crash_profile *p, uint64_t seed, const bool *dropped)
 {

@@ -13,11 +13,9 @@
  *
  * Each recovery that is followed by a check counts as one image.
  *
- *	VARVE_CRASH_IMAGES   images in all programs together, 100000 by default; each case takes
- *	                     its share
- *	VARVE_SEED           one run, of this seed alone: what a failure prints
- *	VARVE_CRASH_SHRINK   with VARVE_SEED: first drops operations from the program for as long
- *	                     as it still fails, then fails with the rest and the trace of its steps
+ * crash_report.h has the environment that says how many and which. With VARVE_CRASH_SHRINK, and
+ * VARVE_SEED, operations are first dropped from the program for as long as it still fails; then it
+ * fails with the rest and the trace of its steps.
  */
 #ifndef TESTS_LIB_CRASH_H
 #define TESTS_LIB_CRASH_H
@@ -38,14 +36,8 @@ struct crash_profile {
 	uint32_t kill_percent; /* of later crashes that spare the devices */
 };
 
-/* Runs as many seeds as the profile's share of images takes. Fails the test at the first failure. */
+/* As many seeds as the profile's share of images takes, up to the first failure. */
 void crash_run(const struct crash_profile *p);
-
-/* For tests that drive sessions by themselves: what a failure prints. */
-void crash_begin(const char *test, uint64_t seed);
-uint64_t crash_images(uint32_t share_ppm);
-/* The seed that the user asked for, or the default. */
-uint64_t crash_seed(uint64_t nth, bool *ret_only);
 
 /* Random geometry, and a random operation for it. */
 void crash_config_random(struct crash_config *cfg, const struct crash_profile *p,

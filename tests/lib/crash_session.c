@@ -13,13 +13,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define STALL_STEPS 400000
+#define STALL_STEPS 4000000
 #define STALL_NS UINT64_C(600000000000)
 #define BURY_ROUNDS 1000
 #define BURY_STEP_NS UINT64_C(1000000000)
 #define READ_SECTORS 48u
 
-/* ---- universes ------------------------------------------------------------------------------ */
+/* ---- universes ------------------------------------------------------------------------------- */
 
 static void must(int rc, const char *what)
 {

@@ -13,6 +13,7 @@
 #define TESTS_LIB_CRASH_SESSION_H
 
 #include "dev/sim.h"
+#include "lib/crash_report.h"
 #include "lib/oracle.h"
 #include "lib/sim_host.h"
 #include "store/sim.h"
@@ -122,11 +123,6 @@ struct crash_session {
 	uint64_t progress_step;  /* when something was last done */
 	uint64_t progress_ns;
 };
-
-/* Fails the test, with what is needed to replay it; defined by whoever runs sessions. */
-_Noreturn void crash_fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-/* A line of the trace, if there is one. */
-void crash_trace(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
 void universe_init(struct crash_universe *u, const struct crash_target *t,
 		   const struct crash_config *cfg, uint64_t seed, struct oracle *oracle);

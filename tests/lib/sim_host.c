@@ -129,7 +129,7 @@ void sim_host_init(struct sim_host *sh, struct sim_world *world, uint64_t seed)
 	rng_seed(&sh->rng, seed);
 }
 
-/* ---- operations ----------------------------------------------------------------------------- */
+/* ---- operations ------------------------------------------------------------------------------ */
 
 static int submit_write(struct sim_host *sh, struct sim_op *op)
 {
@@ -199,7 +199,7 @@ static void step_op(struct sim_host *sh, struct sim_op *op)
 	}
 }
 
-/* ---- steps ------------------------------------------------------------------------------------ */
+/* ---- steps ----------------------------------------------------------------------------------- */
 
 static struct list_head *draw(struct sim_host *sh, struct list_head *list)
 {
