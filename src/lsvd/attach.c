@@ -78,8 +78,7 @@ static bool open_raced(const struct lsvd *l, uint64_t cache_seq)
 
 	if (cache_seq != open_cache_seq(l))
 		return true;
-	return !super_read_sync(l->store, l->name, &sb, &version, NULL) &&
-	       version != l->sb_version;
+	return !super_read_sync(l->store, l->name, &sb, &version, NULL) && version != l->sb_version;
 }
 
 int lsvd_open(struct host *host, struct store *store, const char *name, struct dev *cache,
@@ -138,8 +137,10 @@ static int attach_lock(struct lsvd *l, struct err *err)
 
 static int attach_changed(const struct lsvd *l, struct err *err)
 {
-	return err_set(err, -EAGAIN, "%s: somebody else has had it since it was opened: open it "
-		       "again", l->name);
+	return err_set(err, -EAGAIN,
+		       "%s: somebody else has had it since it was opened: open it "
+		       "again",
+		       l->name);
 }
 
 static int attach_unchanged(struct lsvd *l, struct err *err)
@@ -178,8 +179,7 @@ static int attach_claim(struct lsvd *l, const struct uuid *cache, struct err *er
 		return err_set(err, -EOVERFLOW, "%s: there are no epochs left", l->name);
 	next.attach_epoch++;
 	/* A discard that was interrupted goes on with the cache that it had formatted. */
-	next.replace = l->discard ||
-		       (next.replace && uuid_equal(&next.pending_uuid, cache));
+	next.replace = l->discard || (next.replace && uuid_equal(&next.pending_uuid, cache));
 	next.pending_uuid = *cache;
 	if (!VARVE_STEP("lsvd.claim_epoch")) {
 		l->sb = next;
@@ -196,11 +196,12 @@ static uint64_t max64(uint64_t a, uint64_t b)
 static int attach_format(struct lsvd *l, const struct uuid *cache, uint64_t floor, struct err *err)
 {
 	const struct wlog_format_options opt = {
-		.id = {
-			.log_uuid = *cache,
-			.volume_uuid = l->sb.uuid,
-			.attach_epoch = l->sb.attach_epoch,
-		},
+		.id =
+			{
+				.log_uuid = *cache,
+				.volume_uuid = l->sb.uuid,
+				.attach_epoch = l->sb.attach_epoch,
+			},
 		.first_lsn = floor + 1,
 		.random = host_random(l->host),
 		.force = true,
@@ -348,8 +349,8 @@ static void attach_leftovers(struct lsvd *l, const struct listing *list,
 
 		if (key->epoch >= l->sb.attach_epoch)
 			continue;
-		if (key->kind == KEY_DATA ? key->seq <= l->installed_seq :
-					    leftover_kept(key, l->sb.roots, parts, nparts))
+		if (key->kind == KEY_DATA ? key->seq <= l->installed_seq
+					  : leftover_kept(key, l->sb.roots, parts, nparts))
 			continue;
 		trash_add(l, key);
 		n++;

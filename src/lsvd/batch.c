@@ -37,7 +37,7 @@ struct source {
 	uint64_t lba;
 	uint32_t sectors;
 	uint32_t seg;
-	uint32_t first_crc; /* in its segment */
+	uint32_t first_crc;   /* in its segment */
 	uint32_t first_chunk; /* in build.chunk */
 };
 
@@ -90,8 +90,8 @@ static int build_map_record(struct build *bd, const struct wlog_rec *rec, uint64
 
 static bool build_wants(const struct wlog_rec *rec)
 {
-	return !rec->skip && (rec->type == WLOG_DATA || rec->type == WLOG_ZERO ||
-			      rec->type == WLOG_DISCARD);
+	return !rec->skip &&
+	       (rec->type == WLOG_DATA || rec->type == WLOG_ZERO || rec->type == WLOG_DISCARD);
 }
 
 static int build_segment(struct build *bd, uint32_t index)
@@ -275,8 +275,7 @@ static uint32_t build_extent(const struct build *bd, uint32_t first, struct obj_
 	uint32_t i = first + 1;
 
 	while (i < bd->npieces && p[i].type == p[first].type &&
-	       p[i].lba == p[i - 1].lba + p[i - 1].sectors &&
-	       sectors + p[i].sectors <= UINT32_MAX)
+	       p[i].lba == p[i - 1].lba + p[i - 1].sectors && sectors + p[i].sectors <= UINT32_MAX)
 		sectors += p[i++].sectors;
 	ret->lba = p[first].lba;
 	ret->sectors = (uint32_t)sectors;
@@ -334,7 +333,7 @@ static int build_header(struct build *bd)
 struct crc_run {
 	uint32_t crc;
 	uint32_t sectors; /* so far in this chunk */
-	uint32_t index;   /* of the next checksum */
+	uint32_t index;	  /* of the next checksum */
 };
 
 static void crc_emit(struct batch *b, struct crc_run *run)

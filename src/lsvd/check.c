@@ -147,7 +147,8 @@ static int check_places(struct check *c)
 	while (extmap_iter_next(&it, &e)) {
 		if (e.value & EXTMAP_CONST) {
 			c->user->error_sectors += e.sectors;
-			check_problem(c, e.lba, e.sectors, "the data was damaged on its way through "
+			check_problem(c, e.lba, e.sectors,
+				      "the data was damaged on its way through "
 				      "the cache; it reads as errors until it is written again");
 		} else {
 			c->place[c->nplaces++] = e;
@@ -173,7 +174,8 @@ static void check_affected(struct check *c, uint64_t seq, uint64_t from, uint64_
 			first = from;
 		if (end > to)
 			end = to;
-		check_problem(c, e->lba + (first - place_sector(e->value)), end - first, "%s", text);
+		check_problem(c, e->lba + (first - place_sector(e->value)), end - first, "%s",
+			      text);
 		told = true;
 	}
 	if (!told)
@@ -198,7 +200,8 @@ static void check_mapped(struct check *c, uint64_t seq)
 			    x.lba + (sector - x.data_sector) != e->lba + at) {
 				check_problem(c, e->lba + at, e->sectors - at,
 					      "the map names sector %u of the object, which holds "
-					      "something else", sector);
+					      "something else",
+					      sector);
 				break;
 			}
 			at += x.data_sector + x.sectors - sector;
@@ -215,7 +218,8 @@ static void check_chunks(struct check *c, const struct obj_ext *e, uint32_t from
 			obj_crc(c->hdr_buf, e->first_crc + (from + at) / LSVD_CRC_SECTORS);
 		const uint64_t sector = e->data_sector + from + at;
 
-		if (crc32c(0, c->buf + (size_t)at * LSVD_SECTOR_BYTES, n * LSVD_SECTOR_BYTES) != want)
+		if (crc32c(0, c->buf + (size_t)at * LSVD_SECTOR_BYTES, n * LSVD_SECTOR_BYTES) !=
+		    want)
 			check_affected(c, c->hdr.seq, sector, sector + n,
 				       "data does not match its checksum");
 	}
@@ -323,8 +327,10 @@ static int check_counts_part(struct check *c, const struct part_ref *ref, uint32
 		part_obj(buf, i, &obj);
 		have = objtab_find(&c->l->objs, obj.seq);
 		if (have && have->live_sectors != obj.live_sectors)
-			check_problem(c, 0, 0, "%u sectors of object %llu are in use, the checkpoint "
-				      "says %u", have->live_sectors, (unsigned long long)obj.seq,
+			check_problem(c, 0, 0,
+				      "%u sectors of object %llu are in use, the checkpoint "
+				      "says %u",
+				      have->live_sectors, (unsigned long long)obj.seq,
 				      obj.live_sectors);
 	}
 	free(buf);

@@ -48,13 +48,14 @@ void ckpt_begin(struct lsvd *l, struct ckpt *ck)
 		.l = l,
 		.no = l->next_ckpt_no++,
 		.epoch = l->sb.attach_epoch,
-		.root = {
-			.covered_seq = l->installed_seq,
-			.covered_data_seq = l->installed_data_seq,
-			.covered_lsn = l->installed_lsn,
-			.covered_wall_ns = l->installed_wall_ns,
-			.shard_sectors_log2 = l->opt.shard_sectors_log2,
-		},
+		.root =
+			{
+				.covered_seq = l->installed_seq,
+				.covered_data_seq = l->installed_data_seq,
+				.covered_lsn = l->installed_lsn,
+				.covered_wall_ns = l->installed_wall_ns,
+				.shard_sectors_log2 = l->opt.shard_sectors_log2,
+			},
 		.buf_bytes = l->opt.checkpoint_part_bytes,
 	};
 	ck->capacity = part_capacity(LSVD_PART_SHARD, ck->buf_bytes);
@@ -105,8 +106,9 @@ static int ckpt_step_shards(struct ckpt *ck)
 			ck->phase = CKPT_OBJECTS;
 			ck->capacity = part_capacity(LSVD_PART_OBJECTS, ck->buf_bytes);
 			/* Nothing installed from here on can be in a part. */
-			ck->root.reach_seq = ck->l->reach_seq > ck->root.covered_seq ?
-					     ck->l->reach_seq : ck->root.covered_seq;
+			ck->root.reach_seq = ck->l->reach_seq > ck->root.covered_seq
+						     ? ck->l->reach_seq
+						     : ck->root.covered_seq;
 			return 0;
 		}
 		if (!ckpt_add_extent(ck, &e))

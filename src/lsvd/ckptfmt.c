@@ -20,8 +20,8 @@
 
 static size_t part_entry_bytes(enum lsvd_part_kind kind)
 {
-	return kind == LSVD_PART_SHARD ? sizeof(struct lsvd_ckpt_ext) :
-					 sizeof(struct lsvd_ckpt_obj);
+	return kind == LSVD_PART_SHARD ? sizeof(struct lsvd_ckpt_ext)
+				       : sizeof(struct lsvd_ckpt_obj);
 }
 
 size_t part_bytes(enum lsvd_part_kind kind, uint32_t entries)
@@ -87,10 +87,10 @@ static int part_check_entries(const void *buf, const struct part_hdr *part, stru
 		if (part->kind == LSVD_PART_SHARD) {
 			part_ext(buf, i, &lba, &sectors, &place);
 			ok = sectors && lba >= at && lba + sectors <= LSVD_LBA_END;
-			ok = ok && (place == PLACE_ERROR ||
-				    (!(place & EXTMAP_CONST) && place_seq(place) &&
-				     place_sector(place) + (uint64_t)sectors <=
-					     LSVD_DATA_MAX_SECTORS));
+			ok = ok &&
+			     (place == PLACE_ERROR ||
+			      (!(place & EXTMAP_CONST) && place_seq(place) &&
+			       place_sector(place) + (uint64_t)sectors <= LSVD_DATA_MAX_SECTORS));
 			at = lba + sectors;
 		} else {
 			part_obj(buf, i, &obj);
@@ -225,8 +225,8 @@ static int root_check_parts(const void *buf, uint32_t parts, struct err *err)
 
 		root_part(buf, i, &p);
 		if ((p.kind != LSVD_PART_SHARD && p.kind != LSVD_PART_OBJECTS) ||
-		    p.kind < prev.kind || (p.kind == prev.kind && p.shard < prev.shard) ||
-		    !p.no || p.part > UINT16_MAX || !p.entries ||
+		    p.kind < prev.kind || (p.kind == prev.kind && p.shard < prev.shard) || !p.no ||
+		    p.part > UINT16_MAX || !p.entries ||
 		    p.bytes != sizeof(struct lsvd_part) +
 				       (uint64_t)p.entries * part_entry_bytes(p.kind))
 			return err_corrupt(err, "part reference %u is invalid", i);

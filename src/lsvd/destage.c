@@ -377,7 +377,8 @@ void destage_advance(struct lsvd *l)
 
 	if (l->installing || l->stopping || l->failed)
 		return;
-	list_for_each_entry(b, &l->batches, struct batch, link) {
+	list_for_each_entry(b, &l->batches, struct batch, link)
+	{
 		/* The first in order, or none: completions may overtake each other. */
 		if (install_ready(l, b)) {
 			const int r = install_begin(l, b);

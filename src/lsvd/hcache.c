@@ -164,10 +164,10 @@ static int hcache_check(const struct hdr_ent *ent, const char *key)
 	struct obj_hdr hdr;
 	int r = obj_decode(ent->buf, ent->bytes, &hdr, &err);
 
-	if (!r && (hdr.seq != ent->seq || hdr.epoch != ent->epoch ||
-		   hdr.header_bytes != ent->bytes ||
-		   hdr.data_bytes != (uint64_t)ent->data_sectors * DEV_SECTOR_BYTES ||
-		   !uuid_equal(&hdr.volume_uuid, &ent->volume_uuid)))
+	if (!r &&
+	    (hdr.seq != ent->seq || hdr.epoch != ent->epoch || hdr.header_bytes != ent->bytes ||
+	     hdr.data_bytes != (uint64_t)ent->data_sectors * DEV_SECTOR_BYTES ||
+	     !uuid_equal(&hdr.volume_uuid, &ent->volume_uuid)))
 		r = err_corrupt(&err, "header is another object's");
 	if (r)
 		log_error("object %s: %s", key, err_text(&err, r));
@@ -184,8 +184,7 @@ static void hcache_done(struct store_req *req)
 	if (!error)
 		error = hcache_check(ent, req->key);
 	else if (!store_transient(error))
-		log_error("object %s: cannot read the header: %s", req->key,
-			  err_text(NULL, error));
+		log_error("object %s: cannot read the header: %s", req->key, err_text(NULL, error));
 	host_enter(l->host);
 	again = error && store_transient(error) && !l->failed && !l->stopping &&
 		host_now_ns(l->host) - ent->since_ns < l->opt.home_timeout_ns;

@@ -96,9 +96,8 @@ int load_part(struct store *store, const char *name, const struct uuid *uuid,
 		return r;
 	r = part_decode(buf, ref->bytes, &hdr, &part, err);
 	if (!r && (hdr.crc != ref->crc || hdr.seq != ref->no || hdr.epoch != ref->epoch ||
-		   part.kind != ref->kind || part.shard != ref->shard ||
-		   part.part != ref->part || part.entries != ref->entries ||
-		   !uuid_equal(&hdr.volume_uuid, uuid)))
+		   part.kind != ref->kind || part.shard != ref->shard || part.part != ref->part ||
+		   part.entries != ref->entries || !uuid_equal(&hdr.volume_uuid, uuid)))
 		r = err_corrupt(err, "is not the part that the root names");
 	if (!r && part.kind == LSVD_PART_SHARD)
 		r = load_check_shard(buf, &part, shard_log2, err);

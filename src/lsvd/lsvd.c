@@ -148,7 +148,8 @@ int lsvd_create(struct store *store, const char *name, const struct lsvd_create_
 	int r;
 
 	if (!key_name_ok(name))
-		return err_set(err, -EINVAL, "\"%s\" cannot be a volume's name: letters, digits, "
+		return err_set(err, -EINVAL,
+			       "\"%s\" cannot be a volume's name: letters, digits, "
 			       "'.', '_', '-', up to %d of them, and not like an object's key",
 			       name, LSVD_NAME_MAX);
 	if (uuid_is_zero(&sb.uuid))
@@ -300,7 +301,8 @@ void drains_check(struct lsvd *l)
 	const uint64_t stable = stable_lsn(l);
 	struct lsvd_drain *d, *tmp;
 
-	list_for_each_entry_safe(d, tmp, &l->drains, struct lsvd_drain, link) {
+	list_for_each_entry_safe(d, tmp, &l->drains, struct lsvd_drain, link)
+	{
 		if (d->lsn <= stable) {
 			list_del(&d->link);
 			drain_finish(l, d, 0);
@@ -318,7 +320,8 @@ static void drains_timeout(struct lsvd *l, struct list_head *list, uint64_t now_
 
 	if (!l->home_error || now_ns - l->error_since_ns < l->opt.home_timeout_ns)
 		return;
-	list_for_each_entry_safe(d, tmp, list, struct lsvd_drain, link) {
+	list_for_each_entry_safe(d, tmp, list, struct lsvd_drain, link)
+	{
 		if (now_ns >= d->deadline_ns) {
 			list_del(&d->link);
 			drain_finish(l, d, l->home_error);
@@ -341,7 +344,8 @@ static void drains_log_failed(struct lsvd *l)
 	/* The last that is durable may be a part of a write, which is never taken. */
 	stuck = list_empty(&l->batches) && !l->gather_whole &&
 		!wlog_next_durable(l->log, l->taken_number);
-	list_for_each_entry_safe(d, tmp, &l->drains, struct lsvd_drain, link) {
+	list_for_each_entry_safe(d, tmp, &l->drains, struct lsvd_drain, link)
+	{
 		if (stuck || d->lsn > wlog_durable_lsn(l->log)) {
 			list_del(&d->link);
 			drain_finish(l, d, st.failed);

@@ -7,10 +7,12 @@
  * Life of a volume:
  *
  *   lsvd_create()   writes a superblock object, nothing else
- *   lsvd_open()     looks: superblock, checkpoint, roll forward, log. Takes no right, writes nothing
- *   lsvd_acquire()  at the first mutation: locks, new attach_epoch, ends the old one, starts the log
+ *   lsvd_open()     looks: superblock, checkpoint, roll forward, log. Takes no right
+ *   lsvd_acquire()  at the first mutation: locks, new attach_epoch, ends the old one, log
  *   lsvd_drain()    asks that everything acknowledged so far reaches the store
- *   lsvd_release()  drains, checkpoints, marks both sides clean, gives the right back
+ *   lsvd_checkpoint()  the same for the map and the object table
+ *   lsvd_release()  after both: marks both sides clean, gives the right back
+ *   lsvd_stop()     before a close without a release: nothing new is begun
  *   lsvd_close()    frees; without a release before it, it is the same as a crash
  *
  * Requests go to the log (lsvd_log(), wlog/wlog.h); what the log does not hold it asks of this

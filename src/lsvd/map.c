@@ -134,12 +134,16 @@ int map_count_live(struct lsvd *l, struct err *err)
 		if (!obj || obj->seq != place_seq(e.value))
 			obj = objtab_find(&l->objs, place_seq(e.value));
 		if (!obj)
-			return err_corrupt(err, "%s: sector %llu is mapped to object %llu, which "
-					   "does not exist", l->name, (unsigned long long)e.lba,
+			return err_corrupt(err,
+					   "%s: sector %llu is mapped to object %llu, which "
+					   "does not exist",
+					   l->name, (unsigned long long)e.lba,
 					   (unsigned long long)place_seq(e.value));
 		if (place_sector(e.value) + e.sectors > obj->data_sectors)
-			return err_corrupt(err, "%s: sector %llu is mapped beyond the end of "
-					   "object %llu", l->name, (unsigned long long)e.lba,
+			return err_corrupt(err,
+					   "%s: sector %llu is mapped beyond the end of "
+					   "object %llu",
+					   l->name, (unsigned long long)e.lba,
 					   (unsigned long long)obj->seq);
 		obj->live_sectors += (uint32_t)e.sectors;
 		l->live_sectors += e.sectors;

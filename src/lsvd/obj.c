@@ -22,8 +22,8 @@
 
 uint64_t obj_header_bytes(uint64_t extents, uint64_t crcs)
 {
-	const uint64_t bytes = sizeof(struct lsvd_hdr) + extents * sizeof(struct lsvd_ext) +
-			       crcs * sizeof(le32);
+	const uint64_t bytes =
+		sizeof(struct lsvd_hdr) + extents * sizeof(struct lsvd_ext) + crcs * sizeof(le32);
 
 	return (bytes + LSVD_BLOCK - 1) / LSVD_BLOCK * LSVD_BLOCK;
 }

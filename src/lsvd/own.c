@@ -193,8 +193,8 @@ void own_super(struct lsvd *l, void (*done)(struct lsvd *l))
 
 /* ---- on the calling thread */
 
-int super_read_sync(struct store *store, const char *name, struct super *ret,
-		    uint64_t *ret_version, struct err *err)
+int super_read_sync(struct store *store, const char *name, struct super *ret, uint64_t *ret_version,
+		    struct err *err)
 {
 	void *buf;
 	size_t len;

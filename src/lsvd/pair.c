@@ -55,8 +55,9 @@ static bool pair_needed(const struct lsvd *l)
 	return !uuid_is_zero(&l->sb.cache_uuid) && !l->sb.clean;
 }
 
-#define PAIR_DISCARD                                                                               \
-	"without it only what the store holds can be had, with what was written last missing (see " \
+#define PAIR_DISCARD                                                                           \
+	"without it only what the store holds can be had, with what was written last missing " \
+	"(see "                                                                                \
 	"--discard-cache)"
 
 static int pair_missing(const struct lsvd *l, const char *what, struct err *err)
@@ -65,9 +66,10 @@ static int pair_missing(const struct lsvd *l, const char *what, struct err *err)
 
 	if (!pair_needed(l))
 		return err_set(err, -ENODEV, "%s: %s; format it as a cache first", l->name, what);
-	return err_set(err, -ENODEV, "%s: %s, but the volume was not closed, and its cache %s may "
-		       "hold acknowledged writes: attach that one; " PAIR_DISCARD, l->name, what,
-		       pair_text(&l->sb.cache_uuid, text));
+	return err_set(err, -ENODEV,
+		       "%s: %s, but the volume was not closed, and its cache %s may "
+		       "hold acknowledged writes: attach that one; " PAIR_DISCARD,
+		       l->name, what, pair_text(&l->sb.cache_uuid, text));
 }
 
 static int pair_bound(const struct lsvd *l, const struct wlog_info *info, struct err *err)
@@ -79,17 +81,22 @@ static int pair_bound(const struct lsvd *l, const struct wlog_info *info, struct
 	if (uuid_is_zero(&info->id.volume_uuid)) {
 		if (sb->committed_epoch < sb->bound_epoch)
 			return 0;
-		return err_set(err, -ESTALE, "%s: cache %s is a copy from before it was first "
-			       "used; " PAIR_DISCARD, l->name, text);
+		return err_set(err, -ESTALE,
+			       "%s: cache %s is a copy from before it was first "
+			       "used; " PAIR_DISCARD,
+			       l->name, text);
 	}
 	if (info->id.attach_epoch < sb->committed_epoch && VARVE_STEP("lsvd.check_committed"))
-		return err_set(err, -ESTALE, "%s: cache %s is an old copy: it has seen epoch %llu, "
-			       "the volume has been used in epoch %u since; " PAIR_DISCARD, l->name,
-			       text, (unsigned long long)info->id.attach_epoch,
+		return err_set(err, -ESTALE,
+			       "%s: cache %s is an old copy: it has seen epoch %llu, "
+			       "the volume has been used in epoch %u since; " PAIR_DISCARD,
+			       l->name, text, (unsigned long long)info->id.attach_epoch,
 			       sb->committed_epoch);
 	if (info->id.attach_epoch > sb->attach_epoch)
-		return err_set(err, -ESTALE, "%s: the store is an old copy: it knows epoch %u, "
-			       "cache %s has seen epoch %llu", l->name, sb->attach_epoch, text,
+		return err_set(err, -ESTALE,
+			       "%s: the store is an old copy: it knows epoch %u, "
+			       "cache %s has seen epoch %llu",
+			       l->name, sb->attach_epoch, text,
 			       (unsigned long long)info->id.attach_epoch);
 	return 0;
 }
@@ -110,8 +117,10 @@ static int pair_identity(const struct lsvd *l, const struct wlog_info *info, str
 		return pair_needed(l) ? pair_missing(l, "this is another cache", err) : 0;
 	if (sb->replace && uuid_equal(&info->id.log_uuid, &sb->pending_uuid))
 		return 0;
-	return err_set(err, -ESTALE, "%s: cache %s was this volume's once, but cache %s has taken "
-		       "its place", l->name, text, pair_text(&sb->cache_uuid, other));
+	return err_set(err, -ESTALE,
+		       "%s: cache %s was this volume's once, but cache %s has taken "
+		       "its place",
+		       l->name, text, pair_text(&sb->cache_uuid, other));
 }
 
 /* What of a log that is being discarded was not in the store. */
@@ -166,13 +175,16 @@ static int pair_lsns(const struct lsvd *l, const struct wlog_info *info, struct 
 	if (!uuid_equal(&info->id.log_uuid, &l->sb.cache_uuid))
 		return 0;
 	if (reach > l->sb.lsn_floor && last < reach && VARVE_STEP("lsvd.check_cache_reach"))
-		return err_set(err, -ESTALE, "%s: the cache is an old copy: it ends at LSN %llu, "
-			       "the store has LSN %llu; " PAIR_DISCARD, l->name,
-			       (unsigned long long)last, (unsigned long long)reach);
+		return err_set(err, -ESTALE,
+			       "%s: the cache is an old copy: it ends at LSN %llu, "
+			       "the store has LSN %llu; " PAIR_DISCARD,
+			       l->name, (unsigned long long)last, (unsigned long long)reach);
 	if (st.destaged_lsn > known && VARVE_STEP("lsvd.check_store_reach"))
-		return err_set(err, -ESTALE, "%s: the store has been set back: it ends at LSN %llu, "
+		return err_set(err, -ESTALE,
+			       "%s: the store has been set back: it ends at LSN %llu, "
 			       "but the cache has seen it hold LSN %llu; with --discard-cache the "
-			       "older state can be had", l->name, (unsigned long long)reach,
+			       "older state can be had",
+			       l->name, (unsigned long long)reach,
 			       (unsigned long long)st.destaged_lsn);
 	return 0;
 }

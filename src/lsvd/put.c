@@ -43,7 +43,8 @@ void timers_run(struct lsvd *l, uint64_t now_ns)
 	uint64_t next = UINT64_MAX;
 
 	list_init(&due);
-	list_for_each_entry_safe(t, tmp, &l->timers, struct lsvd_timer, link) {
+	list_for_each_entry_safe(t, tmp, &l->timers, struct lsvd_timer, link)
+	{
 		if (t->when_ns > now_ns) {
 			next = t->when_ns < next ? t->when_ns : next;
 			continue;

@@ -52,7 +52,7 @@ struct rget {
 	struct lsvd_timer timer;
 	const void *hdr;
 	uint64_t seq;
-	uint32_t from, to; /* sectors of the data */
+	uint32_t from, to;     /* sectors of the data */
 	uint32_t first, count; /* pieces */
 	uint8_t *buf, *bounce; /* bounce NULL: straight into the only piece */
 	unsigned tries;
@@ -97,7 +97,8 @@ static int rget_verify(const struct rget *g)
 			    obj_crc(g->hdr, e.first_crc + chunk) &&
 		    VARVE_STEP("lsvd.verify_data")) {
 			log_error("object %s: data at sector %u does not match its checksum: "
-				  "sector %llu of the volume is lost", g->req.key, at,
+				  "sector %llu of the volume is lost",
+				  g->req.key, at,
 				  (unsigned long long)(e.lba + chunk * LSVD_CRC_SECTORS));
 			return -EBADMSG;
 		}
@@ -329,8 +330,7 @@ static int rd_plan(struct rd *rd)
 		h = g->hdr;
 		key.epoch = le32_get(h->attach_epoch);
 		key_format(g->req.key, rd->l->name, &key);
-		g->req.off_bytes = le32_get(h->header_bytes) +
-				   (uint64_t)g->from * DEV_SECTOR_BYTES;
+		g->req.off_bytes = le32_get(h->header_bytes) + (uint64_t)g->from * DEV_SECTOR_BYTES;
 	}
 	return r;
 }
@@ -388,9 +388,8 @@ static bool rd_slice(struct rd *rd)
 	struct extent e[RD_PIECES];
 	uint8_t *buf = rd->buf;
 
-	rd->pieces = extmap_lookup_range(&l->map, rd->lba,
-					 left < RD_SLICE_SECTORS ? left : RD_SLICE_SECTORS, e,
-					 RD_PIECES);
+	rd->pieces = extmap_lookup_range(
+		&l->map, rd->lba, left < RD_SLICE_SECTORS ? left : RD_SLICE_SECTORS, e, RD_PIECES);
 	rd->slice = rd->gets = 0;
 	rd->since_ns = host_now_ns(l->host); /* what came before has worked */
 	/* Kept above zero until all are asked for: a header that comes meanwhile starts nothing. */
@@ -450,8 +449,8 @@ static void rd_begin(struct rd *rd, const struct rd_source *src)
 /* The queue of those that found no free rd, linked through their own scratch. */
 static void **rd_next_of(void *item, bool piece)
 {
-	return piece ? &((struct wlog_piece *)item)->priv[0] :
-		       &((struct dev_req *)item)->priv.ptr[0];
+	return piece ? &((struct wlog_piece *)item)->priv[0]
+		     : &((struct dev_req *)item)->priv.ptr[0];
 }
 
 static void rd_start_queued(struct lsvd *l)

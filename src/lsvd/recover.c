@@ -166,8 +166,7 @@ static int header_read(struct store *store, const char *text, uint64_t size_byte
 		more = realloc(buf, hdr.header_bytes);
 		if (more)
 			buf = more;
-		r = more ? store_get(store, text, buf + len, hdr.header_bytes - len, len) :
-			   -ENOMEM;
+		r = more ? store_get(store, text, buf + len, hdr.header_bytes - len, len) : -ENOMEM;
 		len = hdr.header_bytes;
 	}
 	if (r) {
@@ -281,8 +280,10 @@ static int roll_hole(struct roll *ro, uint64_t seq, struct err *err)
 	}
 	if (ro->win->end_seq == LSVD_SEQ_OPEN)
 		return 1;
-	return err_corrupt(err, "%s: object %llu of epoch %u is missing, which a later owner has "
-			   "seen", ro->l->name, (unsigned long long)seq, ro->win->epoch);
+	return err_corrupt(err,
+			   "%s: object %llu of epoch %u is missing, which a later owner has "
+			   "seen",
+			   ro->l->name, (unsigned long long)seq, ro->win->epoch);
 }
 
 /* A damaged object is the end only for who accepts that, and only if it is the last one. */
@@ -364,9 +365,10 @@ static void recover_start_from(struct lsvd *l, const struct root_hdr *root)
 static int recover_check_reach(const struct lsvd *l, const struct root_hdr *root, struct err *err)
 {
 	if (l->installed_seq < root->reach_seq)
-		return err_corrupt(err, "%s: the objects end with %llu, but the checkpoint names "
-				   "objects up to %llu", l->name,
-				   (unsigned long long)l->installed_seq,
+		return err_corrupt(err,
+				   "%s: the objects end with %llu, but the checkpoint names "
+				   "objects up to %llu",
+				   l->name, (unsigned long long)l->installed_seq,
 				   (unsigned long long)root->reach_seq);
 	if (l->installed_seq < l->sb.last_seq)
 		return err_corrupt(err, "%s: the objects end with %llu, but there were %llu",

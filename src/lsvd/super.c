@@ -86,8 +86,9 @@ static int super_decode_ends(const struct lsvd_super *s, struct super *sb, struc
 		if (e->epoch <= epoch || e->epoch > sb->attach_epoch || e->first_seq <= seq ||
 		    e->first_seq > LSVD_SEQ_MAX)
 			return err_corrupt(err, "epoch window %u is out of order", i);
-		if (e->end_seq == LSVD_SEQ_OPEN ? !last :
-		    e->end_seq < e->first_seq || e->end_seq > LSVD_SEQ_MAX)
+		if (e->end_seq == LSVD_SEQ_OPEN
+			    ? !last
+			    : e->end_seq < e->first_seq || e->end_seq > LSVD_SEQ_MAX)
 			return err_corrupt(err, "epoch window %u has an invalid end", i);
 		epoch = e->epoch;
 		seq = e->end_seq;
