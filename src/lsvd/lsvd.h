@@ -41,17 +41,17 @@ struct lsvd;
 struct lsvd_options {
 	struct wlog_options log;
 	uint32_t batch_bytes;          /* an object's data, default 8 MiB */
-	uint64_t batch_age_ns;         /* data is destaged at this age at the latest, default 2 s */
+	uint64_t batch_age_ns;         /* data is destaged at this age, default 2 s */
 	uint32_t puts_in_flight;       /* default 4 */
 	uint32_t checkpoint_objects;   /* a checkpoint at every so many objects, default 128 */
 	uint32_t checkpoint_part_bytes; /* a checkpoint object's size at most, default 8 MiB */
-	uint32_t shard_sectors_log2;   /* LBA space of one checkpoint shard; default 2^25 (16 GiB) */
+	uint32_t shard_sectors_log2;   /* of one checkpoint shard; default 2^25 sectors (16 GiB) */
 	uint64_t header_cache_bytes;   /* memory for object headers (checksums), default 64 MiB */
 	uint64_t map_limit_bytes;      /* memory for the map, default 4 GiB */
 	uint64_t retry_min_ns, retry_max_ns; /* back-off after a store error: 100 ms to 5 s */
 	uint64_t home_timeout_ns;      /* P8: after this much failing, reads of the store end with
 					  -EIO and lsvd_drain/release give up; 0: 60 s */
-	bool hold_destage;             /* nothing is destaged until lsvd_set_hold(false) or release */
+	bool hold_destage;             /* nothing is destaged until lsvd_set_hold(false) */
 };
 
 void lsvd_options_default(struct lsvd_options *opt);
