@@ -100,7 +100,7 @@ struct lsvd_cut {
 	uint64_t lsn;      /* the image holds every write up to here and none after */
 	uint64_t wall_ns;  /* when the newest of them was sealed */
 	uint64_t seq;      /* the last object */
-	uint64_t lost_bytes; /* what the cache still tells that it held beyond; 0: unknown or none */
+	uint64_t lost_bytes; /* what the cache tells that it held beyond; 0: none, or unknown */
 };
 
 int lsvd_open(struct host *host, struct store *store, const char *name, struct dev *cache,
@@ -174,7 +174,7 @@ struct lsvd_status {
 	uint64_t map_extents, map_bytes, header_cache_bytes;
 	uint64_t next_seq, durable_seq, durable_lsn;
 	uint64_t puts_in_flight, put_retries, put_bytes, checkpoint_bytes, checkpoints;
-	uint64_t batched_bytes, coalesced_bytes; /* taken from the log; of these overwritten in batch */
+	uint64_t batched_bytes, coalesced_bytes; /* from the log; overwritten in their batch */
 	uint64_t oldest_undestaged_ns;
 	uint64_t busy;  /* requests and works in flight */
 	int home_error; /* the error that the store is failing with now, or 0 */

@@ -53,7 +53,7 @@ struct lsvd_hdr {
 	uint8_t volume_uuid[16];
 	le32 type;         /* enum lsvd_type */
 	le32 attach_epoch; /* of the owner that wrote the object */
-	le64 seq;          /* data: its number; part, root: the checkpoint's; super: writes so far */
+	le64 seq;          /* data: its number; part, root: the checkpoint's; super: its writes */
 	le32 header_bytes;
 	le32 generation; /* reserved for garbage collection: how often the data has been moved */
 	le64 data_bytes; /* what follows the header */

@@ -11,7 +11,7 @@
  *   the log's volume   the log is        verdict
  *   another one        -                 -EXDEV
  *   ours               bound             its epoch must lie in [committed, attach], else -ESTALE
- *   ours               the pending one   good, if it is to replace the bound one (LSVD_STATE_REPLACE)
+ *   ours               the pending one   good, if it is to replace the bound one (REPLACE)
  *   ours               neither           -ESTALE: it was replaced; what it holds was given up
  *   none yet           bound             good while committed < bound_epoch, else -ESTALE: a copy
  *                                        from before it was bound
