@@ -342,7 +342,7 @@ static int log_open(struct crash_session *s, bool discard_cache, struct err *err
 	h->home.sectors = s->u->cfg->sectors;
 	h->s = s;
 	h->work.run = run_step;
-	rc = wlog_open(&s->sh.host, s->sh.dev, &h->home, &opt, s->u->memory.destaged_lsn, &h->log,
+	rc = wlog_open(&s->sh.host, s->cache, &h->home, &opt, s->u->memory.destaged_lsn, &h->log,
 		       err);
 	if (rc) {
 		free(h);

@@ -62,7 +62,7 @@ static int lsvd_look(struct crash_session *s, bool discard_cache, struct err *er
 	int rc;
 
 	crash_lsvd_options(s->u->cfg, &opt);
-	rc = lsvd_open(&s->sh.host, s->sh.store, CRASH_VOLUME, s->sh.dev, discard_cache, &opt, &l,
+	rc = lsvd_open(&s->sh.host, s->sh.store, CRASH_VOLUME, s->cache, discard_cache, &opt, &l,
 		       &cut, err);
 	if (rc)
 		return rc;

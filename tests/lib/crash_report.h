@@ -2,10 +2,10 @@
 /*
  * What the crash harness prints when a test fails, and what it is told by the environment.
  *
- *	VARVE_CRASH_IMAGES   images in all programs together, 100000 by default; each case takes
- *	                     its share
- *	VARVE_SEED           without VARVE_CRASH_IMAGES: one run, of this seed alone, which is what a
- *	                     failure prints; with it: the first of the seeds
+ *	VARVE_CRASH_IMAGES  images in all programs together, 100000 by default; each case takes
+ *	                    its share
+ *	VARVE_SEED          without VARVE_CRASH_IMAGES: one run, of this seed alone, which is what
+ *	                    a failure prints; with it: the first of the seeds
  */
 #ifndef TESTS_LIB_CRASH_REPORT_H
 #define TESTS_LIB_CRASH_REPORT_H

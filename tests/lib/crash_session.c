@@ -315,6 +315,7 @@ struct crash_session *session_new_on(const struct crash_target *t, struct crash_
 	s->sh.owner = s;
 	s->sh.tick = t->tick;
 	must(sim_dev_open(disk, &s->sh.dev), "opening the disk");
+	s->cache = s->sh.dev;
 	if (u->bucket)
 		must(sim_store_open(u->bucket, machine, &s->sh.store), "opening the bucket");
 	for (unsigned int i = 0; i < SESSION_OPS_MAX; i++) {

@@ -109,6 +109,7 @@ struct crash_session {
 	const struct crash_target *target;
 	struct crash_universe *u;
 	struct sim_host sh;
+	struct dev *cache; /* what the engine gets: sh.dev, or something in front of it */
 	void *engine;
 	bool acquired;
 	bool reading; /* everything, for a judgement */
