@@ -392,12 +392,29 @@ static void attach_go(struct lsvd *l, const struct listing *list)
 	free(parts);
 }
 
+/* A discard gives up what this volume's cache holds, not what another volume's does (P6). */
+static int attach_may_format(const struct lsvd *l, struct err *err)
+{
+	struct wlog_info info;
+
+	if (!l->discard || wlog_probe(l->cache, &info, NULL) || info.clean ||
+	    uuid_is_zero(&info.id.volume_uuid) || uuid_equal(&info.id.volume_uuid, &l->sb.uuid))
+		return 0;
+	return err_set(err, -EXDEV,
+		       "%s: the cache device is in use by another volume; format it first if what "
+		       "it holds is not wanted",
+		       l->name);
+}
+
+/* Everything up to the start of the log: a failure leaves nothing behind that could write. */
 static int attach_run(struct lsvd *l, struct listing *list, struct err *err)
 {
 	struct uuid cache;
 	uint64_t floor = max64(l->sb.lsn_floor, l->installed_lsn);
 	int r = attach_unchanged(l, err);
 
+	if (!r)
+		r = attach_may_format(l, err);
 	if (r)
 		return r;
 	if (l->discard) {
@@ -417,11 +434,7 @@ static int attach_run(struct lsvd *l, struct listing *list, struct err *err)
 		r = recover_confirm(l, list, err);
 	if (r > 0)
 		return attach_changed(l, err);
-	if (!r)
-		r = attach_end(l, floor, err);
-	if (!r)
-		r = attach_start(l, err);
-	return r;
+	return r ? r : attach_end(l, floor, err);
 }
 
 int lsvd_acquire(struct lsvd *l, struct err *err)
@@ -429,15 +442,20 @@ int lsvd_acquire(struct lsvd *l, struct err *err)
 	struct listing list = {0};
 	int r;
 
-	if (l->acquired || l->locked_store)
+	if (l->acquired || l->tried)
 		return err_set(err, -EALREADY, "%s: attached already", l->name);
 	if (!l->cache)
 		return err_set(err, -ENODEV, "%s: cannot be written without a cache", l->name);
 	if (l->cache->read_only)
 		return err_set(err, -EROFS, "%s: the cache device is read-only", l->name);
+	l->tried = true;
 	r = attach_lock(l, err);
 	if (!r)
 		r = attach_run(l, &list, err);
+	if (r)
+		lsvd_unlock(l); /* who goes on looking stands in nobody's way */
+	else
+		r = attach_start(l, err);
 	if (!r)
 		attach_go(l, &list);
 	listing_free(&list);
@@ -482,10 +500,6 @@ int lsvd_release(struct lsvd *l, struct err *err)
 	if (r)
 		return r;
 	l->acquired = false;
-	if (l->locked_cache)
-		l->cache->ops->unlock(l->cache);
-	if (l->locked_store)
-		l->store->ops->unlock(l->store, l->name);
-	l->locked_cache = l->locked_store = false;
+	lsvd_unlock(l);
 	return 0;
 }

@@ -38,9 +38,20 @@
 #include "lsvd/lsvd_impl.h"
 
 #define CKPT_SLICE 512
+#define CKPT_SHARDS_MAX 16384u
 #define CKPT_EXT_SECTORS UINT16_MAX
 
 /* ---- making the objects */
+
+/* Shards as large as asked, or larger: a root cannot refer to more than 2^16 parts. */
+static uint32_t ckpt_shard_log2(const struct lsvd *l)
+{
+	uint32_t log2 = l->opt.shard_sectors_log2;
+
+	while (l->home.sectors >> log2 > CKPT_SHARDS_MAX)
+		log2++;
+	return log2;
+}
 
 void ckpt_begin(struct lsvd *l, struct ckpt *ck)
 {
@@ -54,7 +65,7 @@ void ckpt_begin(struct lsvd *l, struct ckpt *ck)
 				.covered_data_seq = l->installed_data_seq,
 				.covered_lsn = l->installed_lsn,
 				.covered_wall_ns = l->installed_wall_ns,
-				.shard_sectors_log2 = l->opt.shard_sectors_log2,
+				.shard_sectors_log2 = ckpt_shard_log2(l),
 			},
 		.buf_bytes = l->opt.checkpoint_part_bytes,
 	};

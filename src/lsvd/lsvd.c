@@ -108,6 +108,15 @@ struct lsvd *lsvd_alloc(struct host *host, struct store *store, const char *name
 	return l;
 }
 
+void lsvd_unlock(struct lsvd *l)
+{
+	if (l->locked_cache)
+		l->cache->ops->unlock(l->cache);
+	if (l->locked_store)
+		l->store->ops->unlock(l->store, l->name);
+	l->locked_cache = l->locked_store = false;
+}
+
 void lsvd_close(struct lsvd *l)
 {
 	struct list_head *link;
@@ -122,10 +131,7 @@ void lsvd_close(struct lsvd *l)
 	hcache_free(l);
 	if (l->log)
 		wlog_close(l->log);
-	if (l->locked_cache)
-		l->cache->ops->unlock(l->cache);
-	if (l->locked_store)
-		l->store->ops->unlock(l->store, l->name);
+	lsvd_unlock(l);
 	extmap_destroy(&l->map);
 	objtab_free(&l->objs);
 	free(l);

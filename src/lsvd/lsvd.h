@@ -45,7 +45,8 @@ struct lsvd_options {
 	uint32_t puts_in_flight;       /* default 4 */
 	uint32_t checkpoint_objects;   /* a checkpoint at every so many objects, default 128 */
 	uint32_t checkpoint_part_bytes; /* a checkpoint object's size at most, default 8 MiB */
-	uint32_t shard_sectors_log2;   /* of one checkpoint shard; default 2^25 sectors (16 GiB) */
+	uint32_t shard_sectors_log2;   /* of one checkpoint shard; default 2^25 sectors (16 GiB);
+					  larger where a volume would have too many */
 	uint64_t header_cache_bytes;   /* memory for object headers (checksums), default 64 MiB */
 	uint64_t map_limit_bytes;      /* memory for the map, default 4 GiB */
 	uint64_t retry_min_ns, retry_max_ns; /* back-off after a store error: 100 ms to 5 s */

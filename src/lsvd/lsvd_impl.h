@@ -227,6 +227,7 @@ struct lsvd {
 	char name[LSVD_NAME_MAX + 1];
 
 	bool acquired, stopping, hold, discard;
+	bool tried; /* to acquire */
 	bool locked_store, locked_cache;
 	int failed; /* fenced or worse: nothing is written any more */
 
@@ -324,6 +325,7 @@ int map_count_live(struct lsvd *l, struct err *err);
 
 struct lsvd *lsvd_alloc(struct host *host, struct store *store, const char *name,
 			const struct lsvd_options *opt);
+void lsvd_unlock(struct lsvd *l); /* gives up what attaching has locked */
 void lsvd_fail(struct lsvd *l, int error, const char *why); /* entered */
 /*
  * How a function that entered at a completion or from a deferred work ends: leaves, kicks what it

@@ -130,6 +130,27 @@ TEST(cache_of_another_volume_is_refused)
 	rig_free(rig);
 }
 
+/* Not formatted either, whatever is to be discarded: it may hold what the other one needs. */
+TEST(discard_spares_the_cache_of_another_volume)
+{
+	struct lsvd_rig *rig = rig_dirty(), *other = rig_new(test_seed() + 1);
+	struct dev_mem_bytes *mine = rig->cache_bytes;
+
+	CHECK_OK(rig_open(other));
+	CHECK_OK(rig_write(other, 0, 8));
+	CHECK_OK(rig_flush(other));
+	rig_set_cache(rig, rig_copy_cache(other));
+	CHECK_OK(rig_look(rig, true, true));
+	expect(rig, rig_acquire(rig), -EXDEV, "another volume");
+	rig_crash(rig);
+	dev_mem_bytes_put(rig->cache_bytes);
+	rig_set_cache(rig, mine);
+	CHECK_OK(rig_open(rig));
+	rig_verify(rig);
+	rig_free(other);
+	rig_free(rig);
+}
+
 TEST(older_copy_of_the_cache_is_refused)
 {
 	struct lsvd_rig *rig = rig_new(test_seed());
@@ -343,6 +364,30 @@ TEST(second_owner_is_excluded)
 	CHECK_OK(lsvd_open(&rig->hs.host, rig->store, RIG_NAME, rig->cache, false, &rig->opt,
 			   &second, NULL, NULL));
 	CHECK_EQ(lsvd_acquire(second, NULL), -EBUSY);
+	lsvd_close(second);
+	rig_verify(rig);
+	rig_free(rig);
+}
+
+/* Who was refused goes on looking, and stands in nobody's way. */
+TEST(failed_attempt_leaves_no_lock)
+{
+	const struct sim_fault out = {
+		.kind = SIM_STORE_ERROR,
+		.ops = 1u << STORE_REPLACE,
+		.error = -EIO,
+		.nth = 1,
+	};
+	struct lsvd_rig *rig = rig_dirty();
+	struct lsvd *second;
+
+	CHECK_OK(lsvd_open(&rig->hs.host, rig->store, RIG_NAME, rig->cache, false, &rig->opt,
+			   &second, NULL, NULL));
+	CHECK_OK(sim_bucket_fault(rig->bucket, &out));
+	CHECK_EQ(lsvd_acquire(second, NULL), -EIO);
+	CHECK_EQ(lsvd_acquire(second, NULL), -EALREADY);
+	sim_bucket_heal(rig->bucket);
+	CHECK_OK(rig_open(rig));
 	lsvd_close(second);
 	rig_verify(rig);
 	rig_free(rig);

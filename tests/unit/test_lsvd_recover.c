@@ -372,7 +372,7 @@ TEST(epoch_table_never_overflows)
 	rig_free(rig);
 }
 
-/* The table is full while the newest root is damaged: the root that is made then is the good one. */
+/* The table is full while the newest root is damaged: the root that is made then is good. */
 TEST(full_epoch_table_with_a_damaged_root)
 {
 	struct lsvd_rig *rig = rig_with_objects(1);
@@ -400,6 +400,30 @@ TEST(full_epoch_table_with_a_damaged_root)
 	CHECK_EQ(rig_objects(rig, 'r'), 2);
 	CHECK_OK(lsvd_probe(rig->store, RIG_NAME, &old, NULL));
 	CHECK_EQ(old.checkpoint_seq[1], now.checkpoint_seq[0]);
+	rig_verify(rig);
+	rig_free(rig);
+}
+
+/* Its root could not refer to a part for each shard of the size that was asked for. */
+TEST(huge_volume_has_larger_shards)
+{
+	const struct lsvd_create_options opt = {.size_bytes = UINT64_C(1) << 57};
+	struct lsvd_rig *rig = rig_new(test_seed());
+	struct root_hdr root;
+	struct obj_hdr hdr;
+	const void *body;
+	size_t len;
+
+	CHECK_OK(lsvd_create(rig->store, "huge", &opt, NULL));
+	CHECK_OK(lsvd_open(&rig->hs.host, rig->store, "huge", rig->cache, false, &rig->opt,
+			   &rig->lsvd, NULL, NULL));
+	CHECK_OK(rig_acquire(rig));
+	one_object(rig, 0);
+	CHECK_OK(rig_checkpoint(rig));
+	body = sim_bucket_body(rig->bucket, "huge.r0000000000000001.00000001", &len);
+	CHECK(body != NULL);
+	CHECK_OK(root_decode(body, len, &hdr, &root, NULL));
+	CHECK((UINT64_C(1) << 48) >> root.shard_sectors_log2 < UINT16_MAX);
 	rig_verify(rig);
 	rig_free(rig);
 }
