@@ -13,6 +13,8 @@
  *   vhost_help    runs requests until there are none; what its done()s submit is owed in turn
  *   settle, end   kick what is owed
  *
+ * A thread that only writes, and waits for nothing, leaves the kick to the loop's thread (lazy).
+ *
  * Invariants
  *   1. A queued request is kicked, or its flag is up and an entered thread is about to leave, or
  *      a helping thread owes it. A helper settles before each sleep and at its end. So no request
@@ -52,6 +54,7 @@ static __thread struct {
 	struct vhost *host; /* helping this one, or NULL */
 	bool with_store;
 	bool delivering;
+	bool lazy;
 	unsigned int owe;
 	struct list_head pending; /* valid while delivering */
 } helper __attribute__((tls_model("initial-exec")));
@@ -76,16 +79,49 @@ static void start_now(struct vhost *h, unsigned int duty)
 		store_kick(&h->store->store);
 }
 
-static void start(struct vhost *h, unsigned int duty)
+/* Takes from a duty what a helping thread does itself. */
+static unsigned int keep_own(struct vhost *h, unsigned int duty)
 {
 	unsigned int mine = 0;
 
-	if (!duty)
-		return;
 	if (helper.host == h)
 		mine = duty & (helper.with_store ? OWE_DEV | OWE_STORE : OWE_DEV);
 	helper.owe |= mine;
-	start_now(h, duty & ~mine);
+	return duty & ~mine;
+}
+
+/* Locked: has the loop kick. Returns whether kick_work is to be posted. */
+static bool start_later_locked(struct vhost *h, unsigned int duty)
+{
+	const bool first = !h->later;
+
+	h->later |= duty;
+	if (first)
+		h->starting++;
+	return first;
+}
+
+/* A closer must not take the device away from under a late kick (invariant 5). */
+static void started(struct vhost *h)
+{
+	pthread_mutex_lock(&h->lock);
+	h->starting--;
+	if (h->watchers)
+		pthread_cond_broadcast(&h->changed);
+	pthread_mutex_unlock(&h->lock);
+}
+
+static void kick_run(struct work *work)
+{
+	struct vhost *h = container_of(work, struct vhost, kick_work);
+	unsigned int duty;
+
+	pthread_mutex_lock(&h->lock);
+	duty = h->later;
+	h->later = 0;
+	pthread_mutex_unlock(&h->lock);
+	start_now(h, duty);
+	started(h);
 }
 
 static void deliver(struct list_head *done)
@@ -100,6 +136,7 @@ static void deliver(struct list_head *done)
 	}
 	list_init(&helper.pending);
 	helper.delivering = true;
+	helper.lazy = false;
 	while ((link = list_pop(done))) {
 		struct dev_req *req = list_entry(link, struct dev_req, link);
 
@@ -126,20 +163,11 @@ bool vhost_delivering(void)
 	return helper.delivering;
 }
 
-/* A closer must not take the device away from under a late kick (invariant 5). */
-static void started(struct vhost *h)
-{
-	pthread_mutex_lock(&h->lock);
-	h->starting--;
-	if (h->watchers)
-		pthread_cond_broadcast(&h->changed);
-	pthread_mutex_unlock(&h->lock);
-}
-
 static void leave_slow(struct vhost *h)
 {
 	struct list_head done = LIST_INIT(done);
 	unsigned int duty = 0;
+	bool post = false;
 
 	for (;;) {
 		struct list_head *link;
@@ -156,6 +184,11 @@ static void leave_slow(struct vhost *h)
 		pthread_mutex_lock(&h->lock);
 		h->publish(h, req);
 	}
+	duty = keep_own(h, duty);
+	if (duty && helper.lazy && !loop_is_current(h->loop)) {
+		post = start_later_locked(h, duty);
+		duty = 0;
+	}
 	if (duty)
 		h->starting++;
 	if (h->watchers)
@@ -163,9 +196,11 @@ static void leave_slow(struct vhost *h)
 	pthread_mutex_unlock(&h->lock);
 	/* The device first: what users do in done() may take its time. */
 	if (duty) {
-		start(h, duty);
+		start_now(h, duty);
 		started(h);
 	}
+	if (post)
+		loop_post(h->loop, &h->kick_work);
 	deliver(&done);
 }
 
@@ -223,14 +258,31 @@ void vhost_help_settle(struct vhost *h)
 {
 	unsigned int duty = helper.owe;
 
+	if (!duty)
+		return;
 	helper.owe = 0;
 	start_now(h, duty);
 }
 
-void vhost_help_end(struct vhost *h)
+void vhost_help_end(struct vhost *h, bool waited)
 {
+	bool post;
+
 	helper.host = NULL;
-	vhost_help_settle(h);
+	if (waited || !helper.owe) {
+		vhost_help_settle(h);
+		return;
+	}
+	pthread_mutex_lock(&h->lock);
+	post = start_later_locked(h, helper.owe);
+	pthread_mutex_unlock(&h->lock);
+	if (post)
+		loop_post(h->loop, &h->kick_work);
+}
+
+void vhost_lazy(bool lazy)
+{
+	helper.lazy = lazy;
 }
 
 /* ---- clock, timer, random numbers --------------------------------------------------------- */
@@ -293,7 +345,7 @@ static void pump_run(struct work *work)
 
 		pthread_mutex_unlock(&h->work_lock);
 		next->run(next); /* may free itself */
-		start(h, take_duty(h));
+		start_now(h, take_duty(h));
 		pthread_mutex_lock(&h->work_lock);
 		h->works_alive--;
 	}
@@ -379,6 +431,7 @@ int vhost_open(struct vhost *h)
 	list_init(&h->host.ready);
 	list_init(&h->host.fills);
 	list_init(&h->works);
+	h->kick_work.run = kick_run;
 	for (unsigned int i = 0; i < VHOST_PUMPS; i++) {
 		h->pumps[i].work.run = pump_run;
 		h->pumps[i].h = h;

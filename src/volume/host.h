@@ -45,7 +45,9 @@ struct vhost {
 	pthread_mutex_t lock;
 	pthread_cond_t changed; /* somebody has left */
 	unsigned int watchers;  /* lock: threads in vhost_wait() */
-	unsigned int starting;  /* lock: threads that have left and are about to kick */
+	unsigned int starting;  /* lock: who has left and is about to kick, and kick_work */
+	unsigned int later;     /* lock: what kick_work is going to kick */
+	struct work kick_work;
 	struct sluice_dev *dev;   /* the cache, or NULL */
 	struct sluice_store *store;
 
@@ -97,6 +99,14 @@ void vhost_help_begin(struct vhost *h, bool with_store);
 bool vhost_help(struct vhost *h);
 /* Kicks what this thread has submitted and not run: before it sleeps. */
 void vhost_help_settle(struct vhost *h);
-void vhost_help_end(struct vhost *h);
+/* waited: else what is owed is handed to the loop, as by vhost_lazy(). */
+void vhost_help_end(struct vhost *h, bool waited);
+
+/*
+ * Until set back, or a done() is called: what the calling thread's host_leave() has to kick is
+ * kicked by the loop's thread. For writes that nobody waits for: handing a segment to the kernel
+ * takes as long as some hundred small writes.
+ */
+void vhost_lazy(bool lazy);
 
 #endif

@@ -194,10 +194,14 @@ void vio_go_mutate(struct vio *v)
 	volume_leave(vol);
 	/* At 0 the request may be anywhere by now, even finished. */
 	if (rc > 0) {
+		const bool fua = v->req.fua;
+
 		wlog_fill(vol->log, &v->req);
 		volume_enter(vol);
 		wlog_publish(vol->log, &v->req);
+		vhost_lazy(!fua);
 		volume_leave(vol);
+		vhost_lazy(false);
 	} else if (rc < 0) {
 		v->req.result = rc;
 		vhost_deliver(&v->req);

@@ -100,6 +100,7 @@ static int explain(struct varve_volume *vol, struct varve_io *io)
 static int run(struct varve_volume *vol, struct varve_io *io)
 {
 	struct waiter w;
+	bool waits;
 
 	if (vhost_delivering()) {
 		errmsg_begin();
@@ -114,12 +115,13 @@ static int run(struct varve_volume *vol, struct varve_io *io)
 	}
 	vhost_help_begin(&vol->h, io->op == VARVE_READ);
 	vio_start(vol, io, true);
-	if (!waiter_is_done(&w)) {
+	waits = !waiter_is_done(&w);
+	if (waits) {
 		if (vio_of(io)->runs_acquire)
 			acquire_run(vol);
 		wait_done(vol, &w);
 	}
-	vhost_help_end(&vol->h);
+	vhost_help_end(&vol->h, waits);
 	return io->result ? explain(vol, io) : 0;
 }
 
