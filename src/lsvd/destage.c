@@ -38,6 +38,7 @@
 
 #define GATHER_RECORDS 65536 /* bounds an object's header: 20 + 4 bytes a record, 3 MiB */
 #define INSTALL_SLICE 256
+#define INSTALL_SECTORS 8192u /* one extent may displace as many as it has sectors */
 
 static void build_run(struct work *work);
 static void install_run(struct work *work);
@@ -311,24 +312,51 @@ static void install_finish(struct lsvd *l, struct batch *b)
 	destage_advance(l);
 }
 
+/* Goes on for a bounded while. -ENOMEM: may be called again. */
+static int install_slice(struct lsvd *l, struct batch *b)
+{
+	uint32_t left = INSTALL_SECTORS;
+
+	for (unsigned i = 0; i < INSTALL_SLICE && left && b->install_at < b->exts; i++) {
+		struct obj_ext e;
+		uint32_t all;
+		int r;
+
+		obj_ext(b->hdr, b->install_at, &e);
+		all = e.sectors;
+		e.lba += b->install_off;
+		e.data_sector += b->install_off;
+		e.sectors -= b->install_off;
+		if (e.sectors > left)
+			e.sectors = left;
+		r = map_install_one(l, &e, b->seq, true);
+		if (r)
+			return r;
+		left -= e.sectors;
+		b->install_off += e.sectors;
+		if (b->install_off == all) {
+			b->install_at++;
+			b->install_off = 0;
+		}
+	}
+	return 0;
+}
+
 static void install_run(struct work *work)
 {
 	struct batch *b = container_of(work, struct batch, work);
 	struct lsvd *l = b->l;
-	uint32_t to = b->install_at + INSTALL_SLICE;
 	int r;
 
 	host_enter(l->host);
-	to = to < b->exts ? to : b->exts;
-	r = map_install(l, b->hdr, b->seq, b->install_at, to, true);
+	r = install_slice(l, b);
 	if (r) {
 		/* The map is at its limit, or memory is short: hold, and say so (P8). */
 		home_failed(l, r);
 		b->timer.fn = install_timer;
 		if (!l->stopping)
 			timer_set(l, &b->timer, retry_at(l, ++b->tries));
-	} else if (to < b->exts) {
-		b->install_at = to;
+	} else if (b->install_at < b->exts) {
 		install_defer(l, b);
 	} else {
 		install_finish(l, b);

@@ -111,6 +111,7 @@ struct batch {
 	bool submitted, put_done, installed;
 	uint64_t proof_needed; /* l->events when the put was through */
 	uint32_t install_at;   /* the next extent */
+	uint32_t install_off;  /* sectors of it that are done */
 	unsigned tries;
 	struct work work;
 	struct lsvd_timer timer;
@@ -319,6 +320,7 @@ void objtab_free(struct objtab *t);
  */
 int map_install(struct lsvd *l, const void *hdr, uint64_t seq, uint32_t from, uint32_t to,
 		bool live);
+int map_install_one(struct lsvd *l, const struct obj_ext *e, uint64_t seq, bool live);
 int map_count_live(struct lsvd *l, struct err *err);
 
 /* ---- lsvd.c */

@@ -82,7 +82,7 @@ static void map_displaced(void *arg, const struct extent *old)
 	l->live_sectors -= old->sectors;
 }
 
-static int map_install_one(struct lsvd *l, const struct obj_ext *e, uint64_t seq, bool live)
+int map_install_one(struct lsvd *l, const struct obj_ext *e, uint64_t seq, bool live)
 {
 	extmap_displaced_fn *fn = live ? map_displaced : NULL;
 	struct ckpt_obj *obj;

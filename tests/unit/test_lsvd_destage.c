@@ -476,6 +476,24 @@ TEST(slow_read_is_no_failing_read)
 	rig_free(rig);
 }
 
+/* Longer than one slice of installing takes, over many extents. */
+TEST(large_zero_is_installed_in_slices)
+{
+	struct lsvd_rig *rig = rig_opened();
+
+	for (unsigned i = 0; i < 200; i++)
+		CHECK_OK(rig_write(rig, 80 * i, 8));
+	CHECK_OK(rig_drain(rig));
+	CHECK_OK(rig_zero(rig, DEV_ZERO, 100, RIG_SECTORS - 200));
+	CHECK_OK(rig_drain(rig));
+	rig_verify(rig);
+	CHECK_EQ(status(rig).live_sectors, status(rig).map_extents * 8);
+	rig_release(rig);
+	CHECK_OK(rig_open(rig));
+	rig_verify(rig);
+	rig_free(rig);
+}
+
 TEST(nothing_waits_for_what_has_stopped)
 {
 	struct lsvd_rig *rig = rig_opened();
