@@ -457,10 +457,17 @@ TEST(slow_read_is_no_failing_read)
 {
 	struct lsvd_rig *rig = rig_opened();
 	struct sim_fault slow = {
-		.kind = SIM_STORE_DELAY, .ops = 1u << STORE_GET, .nth = 1, .times = 5,
+		.kind = SIM_STORE_DELAY,
+		.ops = 1u << STORE_GET,
+		.nth = 1,
+		.times = 5,
 	};
 	const struct sim_fault out = {
-		.kind = SIM_STORE_ERROR, .ops = 1u << STORE_GET, .error = -EIO, .nth = 6, .times = 1,
+		.kind = SIM_STORE_ERROR,
+		.ops = 1u << STORE_GET,
+		.error = -EIO,
+		.nth = 6,
+		.times = 1,
 	};
 	uint8_t buf[96 * 8 * DEV_SECTOR_BYTES];
 
