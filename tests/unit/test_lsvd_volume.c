@@ -94,3 +94,19 @@ TEST(opened_and_closed_without_writing)
 	CHECK_OK(rig_drain(rig));
 	rig_free(rig);
 }
+
+TEST(nothing_waits_for_what_has_stopped)
+{
+	struct lsvd_rig *rig = rig_new(test_seed());
+
+	CHECK_OK(rig_open(rig));
+	CHECK_OK(rig_write(rig, 0, 8));
+	host_enter(&rig->hs.host);
+	lsvd_stop(rig->lsvd);
+	host_leave(&rig->hs.host);
+	CHECK_EQ(rig_drain(rig), -ECANCELED);
+	CHECK_EQ(rig_checkpoint(rig), -ECANCELED);
+	rig_close(rig);
+	CHECK_OK(rig_open(rig));
+	rig_free(rig);
+}
