@@ -82,6 +82,47 @@ size_t iov_gather(const struct dev_req *req, uint64_t off_bytes, size_t len_byte
 	return len_bytes < iov->iov_len - off_bytes ? len_bytes : iov->iov_len - off_bytes;
 }
 
+/* P6: whatever has data where a log, a file system or a partition table begins is not ours. */
+static int check_blank(struct dev *dev, struct err *err)
+{
+	uint8_t *head;
+	int rc;
+
+	if (posix_memalign((void **)&head, WLOG_BLOCK, WLOG_RING_OFF))
+		return -ENOMEM;
+	rc = dev_pread(dev, head, WLOG_RING_OFF, 0);
+	if (rc)
+		err_set(err, rc, "cannot read the device");
+	/* All bytes equal the first, and that is zero. */
+	else if (head[0] || memcmp(head, head + 1, WLOG_RING_OFF - 1) != 0)
+		rc = err_set(err, -EEXIST,
+			     "the device is not blank and holds no log; formatting it would lose "
+			     "what it holds");
+	free(head);
+	return rc;
+}
+
+/* What is there already; its superblock if it is a log. */
+static int may_format(struct dev *dev, bool force, struct wlog_sb *ret, uint32_t *ret_slot,
+		      struct err *err)
+{
+	const int rc = sb_read(dev, ret, ret_slot, NULL);
+
+	if (rc)
+		memset(ret, 0, sizeof(*ret));
+	if (rc && rc != -ENOENT && rc != -EBADMSG && rc != -ENOTSUP)
+		return err_set(err, rc, "cannot read the device");
+	if (force)
+		return 0;
+	if (rc == -ENOENT)
+		return check_blank(dev, err);
+	if (rc)
+		return err_set(err, -EEXIST, "the device holds a damaged or newer log");
+	return err_set(err, -EEXIST,
+		       "the device holds a log already%s; formatting it would lose that",
+		       le32_get(ret->state) & WLOG_STATE_CLEAN ? "" : ", which is in use");
+}
+
 int wlog_format(struct dev *dev, const struct wlog_format_options *opt, struct wlog_identity *ret,
 		struct err *err)
 {
@@ -93,18 +134,12 @@ int wlog_format(struct dev *dev, const struct wlog_format_options *opt, struct w
 	if (dev->size_bytes < WLOG_RING_OFF + WLOG_RING_MIN)
 		return err_set(err, -EINVAL, "a cache needs at least %u bytes, this has %llu",
 			       WLOG_RING_OFF + WLOG_RING_MIN, (unsigned long long)dev->size_bytes);
-	rc = sb_read(dev, &old, &slot, NULL);
-	if (rc == 0 && !opt->force)
-		return err_set(err, -EEXIST,
-			       "the device holds a log already%s; formatting it would lose that",
-			       le32_get(old.state) & WLOG_STATE_CLEAN ? "" : ", which is in use");
-	if (rc && rc != -ENOENT && rc != -EBADMSG && rc != -ENOTSUP)
-		return err_set(err, rc, "cannot read the device");
-	if (rc && rc != -ENOENT && !opt->force)
-		return err_set(err, -EEXIST, "the device holds a damaged or newer log");
+	rc = may_format(dev, opt->force, &old, &slot, err);
+	if (rc)
+		return rc;
 	if (uuid_is_zero(&log.id.log_uuid))
 		log.id.log_uuid = uuid_new();
-	log.sb_seq = rc ? 0 : le64_get(old.sb_seq);
+	log.sb_seq = le64_get(old.sb_seq);
 	log.sb_slot = slot;
 	log.device_bytes = dev->size_bytes;
 	log.ring_off = WLOG_RING_OFF;

@@ -90,12 +90,12 @@ struct wlog_format_options {
 	struct wlog_identity id; /* log_uuid null: a new one is made */
 	uint64_t first_lsn;      /* 0: random (L1) */
 	uint64_t random;         /* a random number for it */
-	bool force;              /* also when the device holds a log already */
+	bool force;              /* also when the device is not blank */
 };
 
 /*
- * Writes both superblocks. Refuses (-EEXIST) a device that carries a log unless force, with a
- * text that names what is there. Not entered; synchronous.
+ * Writes both superblocks. Refuses (-EEXIST) a device that carries a log, or anything else, unless
+ * force, with a text that names what is there. Not entered; synchronous.
  */
 int wlog_format(struct dev *dev, const struct wlog_format_options *opt, struct wlog_identity *ret,
 		struct err *err);

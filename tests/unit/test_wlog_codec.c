@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/rng.h"
+#include "dev/mem.h"
 #include "lib/tap.h"
 #include "wlog/wlog_impl.h"
 
@@ -172,4 +173,22 @@ TEST(superblock_round_trip_and_damage)
 		CHECK(sb_decode(&sb, log.device_bytes, &out, NULL) != 0);
 		*byte ^= (uint8_t)(1u << bit % 8);
 	}
+}
+
+/* A file system's superblock, say: never formatted without being told to (P6). */
+TEST(format_refuses_what_is_not_blank)
+{
+	const struct dev_mem_options options = { .size_bytes = 1u << 20 };
+	struct wlog_format_options format = { .random = 1 };
+	const uint8_t block[512] = { [56] = 0x53, [57] = 0xef };
+	struct dev *dev;
+
+	CHECK_OK(dev_mem_open(&options, &dev, NULL));
+	CHECK_OK(dev_pwrite(dev, block, sizeof(block), 1024, false));
+	CHECK_EQ(wlog_format(dev, &format, NULL, NULL), -EEXIST);
+	format.force = true;
+	CHECK_OK(wlog_format(dev, &format, NULL, NULL));
+	format.force = false;
+	CHECK_EQ(wlog_format(dev, &format, NULL, NULL), -EEXIST);
+	dev_close(dev);
 }
