@@ -11,7 +11,7 @@ TEST(lsvd_dense)
 {
 	crash_run(&(struct crash_profile){.test = "lsvd_dense",
 					  .target = &crash_on_lsvd,
-					  .share_ppm = 100000,
+					  .share_ppm = 140000,
 					  .ops = 12,
 					  .dense = true,
 					  .lose_cache_percent = 25});
@@ -22,7 +22,7 @@ TEST(lsvd_wraps)
 {
 	crash_run(&(struct crash_profile){.test = "lsvd_wraps",
 					  .target = &crash_on_lsvd,
-					  .share_ppm = 100000,
+					  .share_ppm = 140000,
 					  .ops = 120,
 					  .disk_kib = 80,
 					  .generations = 2,

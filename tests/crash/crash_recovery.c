@@ -11,7 +11,7 @@ TEST(recovery_is_cut)
 {
 	crash_run(&(struct crash_profile){.test = "recovery_is_cut",
 					  .target = &crash_on_lsvd,
-					  .share_ppm = 80000,
+					  .share_ppm = 120000,
 					  .ops = 40,
 					  .generations = 4,
 					  .cut_recovery_percent = 60,
@@ -22,7 +22,7 @@ TEST(recovery_after_kill)
 {
 	crash_run(&(struct crash_profile){.test = "recovery_after_kill",
 					  .target = &crash_on_lsvd,
-					  .share_ppm = 60000,
+					  .share_ppm = 80000,
 					  .ops = 40,
 					  .generations = 4,
 					  .cut_recovery_percent = 20,
