@@ -425,3 +425,38 @@ TEST(format_over_an_old_log)
 	CHECK_EQ(scene_judge(sc), 1);
 	scene_end(sc);
 }
+
+/*
+ * 10. One looks at the log while another still writes to it; the other dies, the first takes over.
+ * What was made durable in between must not be cut off.
+ */
+TEST(hole_10_looking_before_taking)
+{
+	struct scene *sc = scene_new("hole_10_looking_before_taking", &crash_on_log, NULL);
+	struct crash_session *second;
+	int rc;
+
+	scene_open(sc);
+	scene_write(sc, 0, 8);
+	scene_flush(sc);
+	second = session_new(&crash_on_log, &sc->u, 2);
+	CHECK_OK(crash_on_log.open(second, false, &sc->err));
+	scene_write(sc, 8, 8);
+	scene_flush(sc);
+	scene_kill(sc);
+	rc = crash_on_log.acquire(second, &sc->err);
+	if (rc) {
+		/* Refused: then he has to look again. */
+		session_abandon(second);
+		scene_open(sc);
+	} else {
+		second->acquired = true;
+		sc->s = second;
+	}
+	CHECK_EQ(scene_judge(sc), 2);
+	scene_flush(sc);
+	scene_crash(sc, SIM_KEEP_NONE);
+	scene_open(sc);
+	scene_judge(sc);
+	scene_end(sc);
+}
