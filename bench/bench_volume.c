@@ -3,9 +3,9 @@
  * Small writes to a volume, in process: what a write costs that only has to be remembered, and what
  * one costs that has to be durable.
  *
- *	memory   one thread, 4 KiB at random in 4 GiB, no flush, nothing destaged; the peer copies the
- *	         same blocks into a ring as large as the log's buffers and takes their CRC-32C. The
- *	         log writes to its device meanwhile, and that is in ours, not in the peer's.
+ *	memory   one thread, 4 KiB at random in 4 GiB, no flush, nothing destaged; the peer copies
+ *	         the same blocks into a ring as large as the log's buffers and takes their CRC-32C.
+ *	         The log writes to its device meanwhile, and that is in ours, not in the peer's.
  *	flush    each write followed by a flush, by one thread and by 32 together; the peer is one
  *	         thread that writes 8 KiB, one after the other, with O_DIRECT, and calls fdatasync:
  *	         what the log has to do at the least.
@@ -83,7 +83,7 @@ static void slice_ours(struct varve_volume *vol, struct rng *rng, uint64_t *spen
 	*spent_ns += bench_now_ns() - start;
 }
 
-static volatile uint32_t sink; /* keeps the checksums from being optimised away */
+static _Atomic uint32_t sink; /* keeps the checksums from being optimised away */
 
 static void slice_peer(uint8_t *ring, uint64_t *at, struct rng *rng, uint64_t *spent_ns)
 {
@@ -111,7 +111,7 @@ static __attribute__((noinline)) void warm_up(struct varve_volume *vol, struct r
 	check(varve_flush(vol));
 }
 
-static void bench_memory_writes(void)
+static double bench_memory_writes(int round)
 {
 	const char *const settings[] = {"size=4G", "buffers=1024", NULL};
 	double ours[BENCH_ROUNDS], theirs[BENCH_ROUNDS];
@@ -138,8 +138,7 @@ static void bench_memory_writes(void)
 	}
 	bench_row("lsvd", "4K random write, in process", ours, "kIOPS", "memcpy + CRC32C", theirs,
 		  0.6);
-	free(ring);
-	check(varve_close(vol));
+	return round;
 }
 
 /* ---- flush --------------------------------------------------------------------------------- */
@@ -159,7 +158,8 @@ static void *call(void *arg)
 	while (bench_now_ns() < c->until_ns) {
 		const uint64_t at = rng_below(&rng, SPACE / BLOCK) * BLOCK;
 
-		check(varve_pwrite(c->vol, source + (c->done % SOURCE_BLOCKS) * BLOCK, BLOCK, at, 0));
+		check(varve_pwrite(c->vol, source + (c->done % SOURCE_BLOCKS) * BLOCK, BLOCK, at,
+				   0));
 		check(varve_flush(c->vol));
 		c->done++;
 	}
@@ -202,7 +202,7 @@ static double flush_peer(int fd, uint64_t bytes, uint64_t *at)
 	return (double)count * 1e9 / (double)(bench_now_ns() - start);
 }
 
-static void bench_flushes(void)
+static double bench_flushes(int round)
 {
 	const char *const settings[] = {"size=4G", NULL};
 	double one[BENCH_ROUNDS], many[BENCH_ROUNDS], theirs[BENCH_ROUNDS], again[BENCH_ROUNDS];
@@ -225,9 +225,9 @@ static void bench_flushes(void)
 		  theirs, 0.9);
 	bench_row("lsvd", "4K random write + flush, 32 callers", many, "IOPS",
 		  "pwrite 8K + fdatasync, QD1", again, 8);
-	check(varve_close(vol));
 	close(fd);
 	unlink(path);
+	return round;
 }
 
 int main(int argc, char **argv)
@@ -237,9 +237,9 @@ int main(int argc, char **argv)
 	for (size_t i = 0; i < SOURCE_BLOCKS * BLOCK; i++)
 		source[i] = (uint8_t)(i * 2654435761u >> 24);
 	if (argc < 3 || !strcmp(argv[2], "memory"))
-		bench_memory_writes();
+		bench_in_child(bench_memory_writes, 0);
 	if (argc < 3 || !strcmp(argv[2], "flush"))
-		bench_flushes();
+		bench_in_child(bench_flushes, 0);
 	free(source);
 	return 0;
 }

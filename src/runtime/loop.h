@@ -48,7 +48,7 @@ enum loop_op {
 };
 
 struct loop_io {
-	struct list_head link; /* the owner's list in loop_submit(), the loop's from there to done */
+	struct list_head link; /* the owner's in loop_submit(), the loop's from there to done */
 	enum loop_op op;
 	bool sync;
 	int fd;

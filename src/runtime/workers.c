@@ -181,7 +181,7 @@ void workers_close(struct workers *workers)
 	pthread_mutex_lock(&workers->lock);
 	workers->stopping = true;
 	pthread_cond_broadcast(&workers->more);
-	/* Work that still runs may defer more, which may start one more thread: count at the end. */
+	/* Work that still runs may defer more, and start one more thread: count at the end. */
 	while (workers->busy || !list_empty(&workers->queue))
 		pthread_cond_wait(&workers->drained, &workers->lock);
 	started = workers->started;

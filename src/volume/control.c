@@ -383,7 +383,7 @@ static int control_open(struct control *c, struct err *err)
 	char *slash;
 	int rc;
 
-	strcpy(dir, c->address.sun_path);
+	memcpy(dir, c->address.sun_path, sizeof(dir));
 	slash = strrchr(dir, '/');
 	if (slash) {
 		*slash = '\0';

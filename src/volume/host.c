@@ -68,7 +68,8 @@ static struct vhost *to_vhost(struct host *host)
 
 static unsigned int take_duty(struct vhost *h)
 {
-	return (sluice_dev_take(h->dev) ? OWE_DEV : 0) | (sluice_store_take(h->store) ? OWE_STORE : 0);
+	return (sluice_dev_take(h->dev) ? OWE_DEV : 0) |
+	       (sluice_store_take(h->store) ? OWE_STORE : 0);
 }
 
 static void start_now(struct vhost *h, unsigned int duty)

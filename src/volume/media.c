@@ -49,7 +49,7 @@ static struct named *named_new(const char *name, uint64_t cache_bytes)
 
 	if (!n)
 		return NULL;
-	strcpy(n->name, name);
+	memcpy(n->name, name, strlen(name) + 1);
 	rc = cache_bytes ? dev_mem_bytes_new(cache_bytes, &n->bytes)
 			 : store_mem_objects_new(&n->objects);
 	if (rc) {
@@ -131,7 +131,7 @@ static int open_mem_cache(const char *text, bool read_only, struct dev **ret, st
 	size[len] = '\0';
 	if (size_parse(size, &opt.size_bytes) || !opt.size_bytes || opt.size_bytes % 4096)
 		return err_set(err, -EINVAL,
-			       "cache %s: expected mem:SIZE or mem:SIZE:NAME, SIZE a multiple of 4K",
+			       "cache %s: expected mem:SIZE[:NAME], SIZE a multiple of 4K",
 			       text);
 	if (name) {
 		n = named_get(text, opt.size_bytes);

@@ -32,7 +32,7 @@ struct sluice_store {
 	_Atomic bool queued;
 };
 
-/* The sluice owns inner afterwards: dev_close(&sluice->dev) closes both. -ENOMEM leaves it alone. */
+/* The sluice owns inner: dev_close(&sluice->dev) closes both. -ENOMEM leaves it alone. */
 int sluice_dev_new(struct dev *inner, struct sluice_dev **ret);
 int sluice_store_new(struct store *inner, struct sluice_store **ret);
 

@@ -55,7 +55,7 @@ static int configure_spec(const char *spec, const char *comma, struct volume_con
 	memcpy(cache, spec, (size_t)(comma - spec));
 	cache[comma - spec] = '\0';
 	if (!cache[0])
-		strcpy(cache, "none");
+		snprintf(cache, sizeof(cache), "none");
 	rc = settings_set(cfg, settings_find("cache", 5), cache, err);
 	if (!rc)
 		rc = settings_set(cfg, settings_find("store", 5), comma + 1, err);

@@ -11,8 +11,8 @@
  * The chain ends at the first header that does not count, or the first segment above the watermark
  * whose data is torn. That is the normal end, unless there is evidence that something durable stood
  * there: a number below cut_seg, a watermark above the last LSN in the chain or the superblock, or
- * a header further on, of this epoch, with such a watermark. Then the log is damaged and is refused:
- * to cut it there would lose flushed writes in silence.
+ * a header further on, of this epoch, with such a watermark. Then the log is damaged and is
+ * refused: to cut it there would lose flushed writes in silence.
  *
  * A write of several records that lacks its end is dropped. So it will be by every later recovery,
  * because the record that comes next does not say CONTINUED.

@@ -60,7 +60,7 @@ void test_register(struct test_case *tc)
 	last_case = &tc->next;
 }
 
-/* --- what a case calls, on any thread ---------------------------------------------------------- */
+/* --- what a case calls, on any thread ------------------------------------------------------- */
 
 static _Noreturn void end_case(int code)
 {
@@ -169,7 +169,7 @@ const char *test_tmpdir(void)
 	return shared->tmpdir;
 }
 
-/* --- the parent -------------------------------------------------------------------------------- */
+/* --- the parent ----------------------------------------------------------------------------- */
 
 static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
 {

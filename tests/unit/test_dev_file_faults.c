@@ -67,7 +67,7 @@ static int find_fd(void)
 			continue;
 		link[n] = 0;
 		if (!strcmp(link, real))
-			found = atoi(entry->d_name);
+			found = (int)strtol(entry->d_name, NULL, 10);
 	}
 	closedir(dir);
 	CHECK(found >= 0);

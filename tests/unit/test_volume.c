@@ -315,7 +315,8 @@ TEST(a_child_of_fork_may_not_use_the_volume)
 	if (!pid) {
 		char *text;
 
-		if (varve_pread(vol, buf, 512, 0) != -EOWNERDEAD || varve_close(vol) != -EOWNERDEAD ||
+		if (varve_pread(vol, buf, 512, 0) != -EOWNERDEAD ||
+		    varve_close(vol) != -EOWNERDEAD ||
 		    varve_status(vol, &text) != -EOWNERDEAD || !strstr(varve_errmsg(), "process"))
 			_exit(1);
 		_exit(0);
