@@ -5,8 +5,8 @@
  *	1. the store: superblock, checkpoints, stream, every object with all its data (lsvd_check)
  *	2. the pair: opening for reading replays the log and compares it with the superblock
  *	3. the log's data: whatever the log holds is read, which verifies its checksums. What it
- *	   does not hold has been verified by step 1; reading it again finds nothing new, but reading all
- *	   extents also proves that map, objects and log together answer
+ *	   does not hold has been verified by step 1; reading it again finds nothing new, but
+ *	   reading all extents also proves that map, objects and log together answer
  *
  * A range that cannot be read is halved until the problem has an address. Nothing is written and
  * no right is taken; a volume that somebody is writing to may show problems that are none.
