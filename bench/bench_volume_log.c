@@ -4,8 +4,8 @@
  * kill, and emptying it into a directory.
  *
  *	sustained  4 KiB at random, 32 requests at once, nothing destaged, one flush at the end; the
- *	           peer writes the same amount with O_DIRECT in blocks of 1 MiB, eight at once, as the
- *	           log does
+ *	           peer writes the same amount with O_DIRECT in blocks of 1 MiB, eight at once, as
+ *	           the log does
  *	read       4 KiB at random of what only the device has, 32 requests at once; the peer is fio
  *	           on the same file
  *	destage    1 MiB after the other, until the store has it; each byte is written twice, so the
@@ -349,8 +349,8 @@ static void leave_dirty(void)
 		check(varve_open("bench-open", VARVE_OPEN_HOLD_DESTAGE, &vol));
 		rng_seed(&rng, 7);
 		for (uint64_t i = 0; i < GIB / BLOCK; i++)
-			check(varve_pwrite(vol, source, BLOCK, rng_below(&rng, SPACE / BLOCK) * BLOCK,
-					   0));
+			check(varve_pwrite(vol, source, BLOCK,
+					   rng_below(&rng, SPACE / BLOCK) * BLOCK, 0));
 		check(varve_flush(vol));
 		raise(SIGKILL);
 	}
