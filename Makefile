@@ -12,6 +12,8 @@ build = tools/build $(1) --werror $(OPTIONS)
 check = tools/check $(1)
 # A check that cannot even be built ends with the line of every check, too.
 to_check = $(1) || { echo "0 passed, 1 failed, 0 skipped"; exit 1; }
+# Sanitizers are some ten times slower: fewer crash images, more time for each case.
+slow = VARVE_CRASH_IMAGES=$${VARVE_CRASH_IMAGES:-10000} VARVE_TEST_TIMEOUT=$${VARVE_TEST_TIMEOUT:-600}
 export FUZZ_SECONDS
 
 .PHONY: all deps demo test check check-asan check-tsan check-valgrind check-mutants check-model \
@@ -37,11 +39,11 @@ check: deps ## all quick tests: unit, crash, corpus, model, tools, quick integra
 
 check-asan: ## test programs under the address and undefined-behaviour sanitizers
 	@$(call to_check,$(call build,$(BUILD)-asan) -Db_sanitize=address,undefined)
-	@$(call check,$(BUILD)-asan) programs
+	@$(slow) $(call check,$(BUILD)-asan) programs
 
 check-tsan: ## test programs under the thread sanitizer
 	@$(call to_check,$(call build,$(BUILD)-tsan) -Db_sanitize=thread)
-	@$(call check,$(BUILD)-tsan) programs
+	@$(slow) $(call check,$(BUILD)-tsan) programs
 
 check-valgrind: ## test programs under valgrind
 	@$(call to_check,$(call build,$(BUILD)))
