@@ -24,7 +24,7 @@
 
 #include "lsvd/lsvd_impl.h"
 
-#define LOAD_TRIES 3
+#define LOAD_TRIES 16 /* about a minute */
 #define LOAD_PIECE 4096u
 #define LOAD_ROTTEN 0xa5
 
