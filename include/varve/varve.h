@@ -54,8 +54,9 @@ int varve_delete(const char *name, bool data);
 int varve_list(char ***ret_names);
 void varve_free_names(char **names);
 
-/* Formats PATH (a file or block device) as a cache, for no volume yet. settings: size, to create
- * the file; force=yes, to format what holds a log already. */
+/* Formats PATH (a file or block device) as a cache. settings: size, to create the file; uuid, of the
+ * volume that it is to serve, so that no other takes it (without it, the first that is written with
+ * it); force=yes, to format what holds a log already. */
 int varve_cache_create(const char *path, const char *const *settings);
 
 /* ---- open ----------------------------------------------------------------------------------- */

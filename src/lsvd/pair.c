@@ -6,7 +6,9 @@
  * The superblock names the bound cache (cache_uuid), who began to attach last (pending_uuid), the
  * epoch that the bound cache is known to have seen (committed_epoch) and the present one
  * (attach_epoch). A log names its volume and the epoch that it saw last. "Needed" below: a cache is
- * bound and the volume is not clean, so the cache may hold what has been acknowledged.
+ * bound and the volume is not clean, so the cache may hold what has been acknowledged. A log that
+ * was formatted for our volume and never started (varve cache create --uuid) has no volume yet: the
+ * volume did not know of it, and it counts as "unbound" all through the tables below.
  *
  *   the log's volume   the log is        verdict
  *   another one        -                 -EXDEV
@@ -50,6 +52,15 @@ static const char *pair_text(const struct uuid *u, char text[UUID_TEXT_LEN])
 	return uuid_to_text(u, text);
 }
 
+/* For no volume yet, or for ours as it was formatted: no owner has ever started it. */
+static bool pair_unbound(const struct lsvd *l, const struct wlog_info *info)
+{
+	if (uuid_is_zero(&info->id.volume_uuid))
+		return true;
+	return uuid_equal(&info->id.volume_uuid, &l->sb.uuid) && info->id.attach_epoch == 0 &&
+	       info->log_epoch == 1 && info->clean && info->watermark_lsn == info->tail_lsn;
+}
+
 static bool pair_needed(const struct lsvd *l)
 {
 	return !uuid_is_zero(&l->sb.cache_uuid) && !l->sb.clean;
@@ -78,7 +89,7 @@ static int pair_bound(const struct lsvd *l, const struct wlog_info *info, struct
 	char text[UUID_TEXT_LEN];
 
 	pair_text(&info->id.log_uuid, text);
-	if (uuid_is_zero(&info->id.volume_uuid)) {
+	if (pair_unbound(l, info)) {
 		if (sb->committed_epoch < sb->bound_epoch)
 			return 0;
 		return err_set(err, -ESTALE,
@@ -113,7 +124,7 @@ static int pair_identity(const struct lsvd *l, const struct wlog_info *info, str
 			       text, pair_text(&info->id.volume_uuid, other));
 	if (uuid_equal(&info->id.log_uuid, &sb->cache_uuid))
 		return pair_bound(l, info, err);
-	if (!ours)
+	if (pair_unbound(l, info))
 		return pair_needed(l) ? pair_missing(l, "this is another cache", err) : 0;
 	if (sb->replace && uuid_equal(&info->id.log_uuid, &sb->pending_uuid))
 		return 0;
@@ -151,7 +162,7 @@ static void pair_discard(struct lsvd *l, struct lsvd_cut *cut)
 	l->discard_lsn = 0;
 	if (!l->cache || wlog_probe(l->cache, &info, NULL))
 		return;
-	if (!uuid_equal(&info.id.volume_uuid, &l->sb.uuid))
+	if (!uuid_equal(&info.id.volume_uuid, &l->sb.uuid) || pair_unbound(l, &info))
 		return;
 	if (wlog_open(l->host, l->cache, &l->home, &l->opt.log, l->installed_lsn, &log, NULL))
 		return;

@@ -59,11 +59,14 @@ static int validate(const char *name, struct volume_config *cfg, struct err *err
 
 /* ---- the cache ----------------------------------------------------------------------------- */
 
-/* For no volume yet: it is bound when a writer's right is first taken with it. */
-static int format(struct dev *dev, bool force, struct err *err)
+/*
+ * For that volume, or with the null UUID for any: either way it is bound when a writer's right is
+ * first taken with it.
+ */
+static int format(struct dev *dev, const struct uuid *volume, bool force, struct err *err)
 {
 	const struct uuid random = uuid_new();
-	struct wlog_format_options opt = {.force = force};
+	struct wlog_format_options opt = {.id.volume_uuid = *volume, .force = force};
 	struct wlog_identity id;
 
 	memcpy(&opt.random, random.b, sizeof(opt.random));
@@ -94,6 +97,7 @@ static int adopt(struct creation *c, struct dev *dev, struct err *err)
 static int prepare_cache(struct creation *c, struct err *err)
 {
 	const unsigned int flags = c->cfg.cache_bytes ? MEDIA_CREATE : 0;
+	const struct uuid nobody = {{0}};
 	struct dev *dev;
 	bool fresh;
 	int rc = media_cache_open(c->cfg.cache, flags, c->cfg.cache_bytes, &dev, &c->cache_made,
@@ -106,7 +110,7 @@ static int prepare_cache(struct creation *c, struct err *err)
 	rc = dev->ops->lock ? dev->ops->lock(dev, err) : 0;
 	if (!rc) {
 		rc = fresh || c->cfg.format_cache
-			     ? format(dev, c->cfg.format_cache, err)
+			     ? format(dev, &nobody, c->cfg.format_cache, err)
 			     : adopt(c, dev, err);
 		if (dev->ops->unlock)
 			dev->ops->unlock(dev);
@@ -196,6 +200,7 @@ int varve_create(const char *name, const char *const *settings)
 
 struct cache_settings {
 	uint64_t bytes;
+	struct uuid volume;
 	bool force;
 };
 
@@ -205,9 +210,11 @@ static int parse_cache_setting(struct cache_settings *set, const char *text, str
 
 	if (!strncmp(text, "size=", 5))
 		rc = size_parse(text + 5, &set->bytes);
+	else if (!strncmp(text, "uuid=", 5))
+		rc = uuid_from_text(text + 5, &set->volume);
 	else if (!strcmp(text, "force=yes") || !strcmp(text, "force=no"))
 		set->force = text[6] == 'y', rc = 0;
-	return rc ? err_set(err, -EINVAL, "%s: expected size=SIZE or force=yes", text)
+	return rc ? err_set(err, -EINVAL, "%s: expected size=SIZE, uuid=UUID or force=yes", text)
 		  : 0;
 }
 
@@ -228,7 +235,7 @@ int varve_cache_create(const char *path, const char *const *settings)
 		return rc;
 	rc = dev->ops->lock ? dev->ops->lock(dev, err) : 0;
 	if (!rc) {
-		rc = format(dev, set.force, err);
+		rc = format(dev, &set.volume, set.force, err);
 		if (dev->ops->unlock)
 			dev->ops->unlock(dev);
 	}

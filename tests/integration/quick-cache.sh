@@ -74,4 +74,39 @@ mv "$T/v.new" "$T/v.cache"
 case_ok "the right one" "$V" serve v --timeout 20
 case_ok "untouched" timeout 60 "$T/stamp" prefix "$(uri v)" "$SEED" 6001 6001
 case_ok "stop" "$V" serve --stop v
+
+# A cache that was made for a volume which has none yet: memory without a name is not bound.
+mkdir "$T/store-u"
+must "create u" "$V" create u --size 64M --store "dir:$T/store-u/vol" --cache mem:64M
+uuid=$("$V" info "none,dir:$T/store-u/vol" --json | jq -r .uuid)
+other=$("$V" info w --json | jq -r .uuid)
+fails "a UUID that is none" 1 "uuid=nonsense" "$V" cache create "$T/u.cache" --size 64M \
+	--uuid nonsense
+is "leaves no file" "$(find "$T" -name u.cache)" ""
+case_ok "a cache for u" "$V" cache create "$T/u.cache" --size 64M --uuid "$uuid"
+is "cache info tells whose" "$("$V" cache info "$T/u.cache" --json | jq -r .volume_uuid)" "$uuid"
+case_ok "a cache for w" "$V" cache create "$T/w2.cache" --size 64M --uuid "$other"
+fails "w's for u, though blank" 1 "belongs to another volume" \
+	"$V" serve u --set "cache=$T/w2.cache" --timeout 20
+fails "u's for w" 1 "belongs to another volume" \
+	"$V" serve w --set "cache=$T/u.cache" --timeout 20
+fails "u's for a volume that is created" 1 "belongs to another volume" \
+	"$V" create x --size 64M --store "dir:$T/store-u/x" --cache "$T/u.cache"
+sed -i "s,^cache = .*,cache = $T/u.cache," "$T/conf/u.conf"
+case_ok "u's for u" "$V" serve u --timeout 20
+case_ok "hold" "$V" message u hold 1
+case_ok "write" timeout 60 "$T/stamp" fill "$(uri u)" "$SEED" 1 1000
+kill_server u
+case_ok "another for u" "$V" cache create "$T/u2.cache" --size 64M --uuid "$uuid"
+fails "... is refused: u was not closed" 1 "discard" \
+	"$V" serve u --set "cache=$T/u2.cache" --timeout 20
+case_ok "after a kill" "$V" serve u --timeout 20
+case_ok "all is there" timeout 60 "$T/stamp" prefix "$(uri u)" "$SEED" 1000 1000
+case_ok "drain" "$V" flush u --store
+case_ok "stop" "$V" serve --stop u
+case_ok "closed, it takes the other" "$V" serve u --set "cache=$T/u2.cache" --timeout 20
+case_ok "all is there" timeout 60 "$T/stamp" prefix "$(uri u)" "$SEED" 1000 1000
+case_ok "and one write more" timeout 60 "$T/stamp" fill "$(uri u)" "$SEED" 1001 1001
+case_ok "stop" "$V" serve --stop u
+fails "the one of before is out" 1 "taken its place" "$V" serve u --timeout 20
 finish
