@@ -43,7 +43,8 @@ struct varve_volume;
  */
 
 /* Creates a volume as set by key=value strings (varve.conf(5): type, size, store, cache, ...),
- * NULL-terminated, and writes its definition. -EEXIST when the name or the objects exist. */
+ * NULL-terminated, and writes its definition. -EEXIST when the name or the objects exist,
+ * -ENAMETOOLONG when a setting would be too long for its line of the definition. */
 int varve_create(const char *name, const char *const *settings);
 
 /* Removes the definition and, with data set, the volume's objects too (the cache is unbound).
@@ -54,7 +55,7 @@ int varve_delete(const char *name, bool data);
 int varve_list(char ***ret_names);
 void varve_free_names(char **names);
 
-/* Formats PATH (a file or block device) as a cache. settings: size, to create the file; uuid, of the
+/* Formats PATH (a file or block device) as a cache. settings: size, to create the file; uuid, the
  * volume that it is to serve, so that no other takes it (without it, the first that is written with
  * it); force=yes, to format what holds a log already. */
 int varve_cache_create(const char *path, const char *const *settings);

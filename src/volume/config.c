@@ -9,7 +9,9 @@
  * Invariants
  *   1. A definition is complete or absent: it is written to a temporary file, synced, linked to
  *      its name (which fails if the name exists), and the directory is synced.
- *   2. An unknown key, a key given twice, a bad value, another section: all are errors. A setting
+ *   2. What config_write() writes, config_read() reads: a line that would be too long for inih is
+ *      refused, by varve_create() before it has done anything.
+ *   3. An unknown key, a key given twice, a bad value, another section: all are errors. A setting
  *      that is silently ignored is worse than a volume that does not open.
  */
 #include "volume/config.h"
@@ -200,6 +202,59 @@ static int sync_dir(const char *dir, struct err *err)
 	return rc;
 }
 
+/* Reads nothing, but learns how large a line's buffer is: a matter of how inih was compiled. */
+static char *learn_size(char *buf, int size, void *stream)
+{
+	(void)buf;
+	*(int *)stream = size;
+	return NULL;
+}
+
+static int ignore(void *user, const char *section, const char *key, const char *value)
+{
+	(void)user, (void)section, (void)key, (void)value;
+	return 1;
+}
+
+/* Without the line's end. */
+static size_t longest_line(void)
+{
+	int size = 0;
+
+	ini_parse_stream(learn_size, &size, ignore, NULL);
+	return size > 2 ? (size_t)size - 2 : 0;
+}
+
+/* Whether it stands in a definition that is written. */
+static bool is_written(const struct volume_config *cfg, unsigned int i)
+{
+	const unsigned int flags = settings_table[i].flags;
+
+	return !(flags & SETTING_CREATE) && ((cfg->given >> i & 1) || (flags & SETTING_DEFINES));
+}
+
+int config_fits(const struct volume_config *cfg, struct err *err)
+{
+	const size_t most = longest_line();
+	char text[SETTING_TEXT_LEN];
+
+	for (unsigned int i = 0; i < settings_count; i++) {
+		const struct setting *setting = &settings_table[i];
+		size_t len;
+
+		if (!is_written(cfg, i))
+			continue;
+		settings_get(cfg, setting, text);
+		len = strlen(setting->key) + strlen(" = ") + strlen(text);
+		if (len > most)
+			return err_set(err, -ENAMETOOLONG,
+				       "%s: its line in the definition would have %zu characters, "
+				       "%zu at most can be read; use a shorter value",
+				       setting->key, len, most);
+	}
+	return 0;
+}
+
 static int write_settings(FILE *file, const struct volume_config *cfg)
 {
 	char text[SETTING_TEXT_LEN];
@@ -207,10 +262,8 @@ static int write_settings(FILE *file, const struct volume_config *cfg)
 	fprintf(file, "[" SECTION "]\n");
 	for (unsigned int i = 0; i < settings_count; i++) {
 		const struct setting *setting = &settings_table[i];
-		const bool given = cfg->given >> i & 1;
 
-		if ((setting->flags & SETTING_CREATE) ||
-		    !(given || (setting->flags & SETTING_DEFINES)))
+		if (!is_written(cfg, i))
 			continue;
 		settings_get(cfg, setting, text);
 		fprintf(file, "# %s\n%s = %s\n", setting->help, setting->key, text);
@@ -243,6 +296,8 @@ int config_write(const char *name, const struct volume_config *cfg, struct err *
 	char dir[PATH_MAX], path[PATH_MAX], temp[PATH_MAX], base[NAME_MAX];
 	int rc = config_path(name, path, err);
 
+	if (!rc)
+		rc = config_fits(cfg, err);
 	if (!rc)
 		rc = config_dir(dir, err);
 	if (!rc)

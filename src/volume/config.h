@@ -18,7 +18,10 @@ int config_path(const char *name, char path[PATH_MAX], struct err *err);
 /* Reads NAME's definition over what cfg has. -ENOENT when there is none. */
 int config_read(const char *name, struct volume_config *cfg, struct err *err);
 
-/* Writes a new one, whole or not at all; durable on return. -EEXIST. */
+/* -ENAMETOOLONG when a setting would make a line that config_read() cannot read. */
+int config_fits(const struct volume_config *cfg, struct err *err);
+
+/* Writes a new one, whole or not at all; durable on return. -EEXIST, and as config_fits(). */
 int config_write(const char *name, const struct volume_config *cfg, struct err *err);
 
 int config_remove(const char *name, struct err *err);

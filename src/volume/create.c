@@ -54,7 +54,7 @@ static int validate(const char *name, struct volume_config *cfg, struct err *err
 	if (cfg->size_bytes % cfg->block_bytes)
 		return err_set(err, -EINVAL, "size is not a multiple of block_size (%llu)",
 			       (unsigned long long)cfg->block_bytes);
-	return 0;
+	return config_fits(cfg, err);
 }
 
 /* ---- the cache ----------------------------------------------------------------------------- */

@@ -144,6 +144,38 @@ TEST(what_is_written_is_read_and_nothing_else_is_left)
 	free(again);
 }
 
+/* The longest line that is written is read back, one character more is refused. */
+TEST(lines_that_could_not_be_read_are_not_written)
+{
+	struct volume_config *cfg = malloc(sizeof(*cfg)), *again = malloc(sizeof(*again));
+	char setting[4000] = "cache=/";
+	const char *const list[] = {"size=3G", "store=/srv/o/w", setting, NULL};
+	struct err err = ERR_INIT;
+	size_t len = strlen(setting);
+	int rc = 0;
+
+	use_tmpdir();
+	while (!rc && len < sizeof(setting) - 1) {
+		setting[len++] = 'x';
+		settings_default(cfg);
+		CHECK_OK(settings_apply(cfg, list, &err));
+		rc = config_fits(cfg, &err);
+	}
+	CHECK_EQ(config_write("long", cfg, &err), -ENAMETOOLONG);
+	test_note("%s", err.text);
+	CHECK_EQ(rc, -ENAMETOOLONG);
+	CHECK(strstr(err.text, "cache: ") != NULL);
+	err_clear(&err);
+	setting[len - 1] = '\0';
+	settings_default(again);
+	CHECK_OK(settings_apply(cfg, list, &err));
+	CHECK_OK(config_write("long", cfg, &err));
+	CHECK_OK(config_read("long", again, &err));
+	CHECK_STREQ(again->cache, cfg->cache);
+	free(cfg);
+	free(again);
+}
+
 /* ---- whole volumes ------------------------------------------------------------------------- */
 
 static char cache_arg[4200], store_arg[4200];
@@ -208,6 +240,20 @@ TEST(a_create_that_fails_leaves_nothing)
 	snprintf(path, sizeof(path), "%s/cache.img", test_tmpdir());
 	CHECK(access(path, F_OK) != 0);
 	snprintf(path, sizeof(path), "%s/vm1.conf", test_tmpdir());
+	CHECK(access(path, F_OK) != 0);
+}
+
+TEST(create_refuses_a_setting_that_is_too_long)
+{
+	const char *const settings[] = {"size=64M", cache_arg, store_arg, "cache_size=32M", NULL};
+	char path[4200];
+
+	create_args();
+	snprintf(path, sizeof(path), "%s/cache.img", test_tmpdir());
+	snprintf(store_arg, sizeof(store_arg), "store=dir:%s/%0300d", test_tmpdir(), 1);
+	CHECK_EQ(varve_create("vm1", settings), -ENAMETOOLONG);
+	test_note("%s", varve_errmsg());
+	CHECK(strstr(varve_errmsg(), "creating volume vm1: store: ") != NULL);
 	CHECK(access(path, F_OK) != 0);
 }
 
