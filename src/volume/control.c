@@ -82,11 +82,12 @@ static json_t *answer_info(struct varve_volume *vol)
 	struct varve_info info;
 
 	varve_get_info(vol, &info);
-	return json_pack("{s:b, s:{s:s, s:s, s:s, s:I, s:i, s:i, s:b, s:i}}", "ok", 1, "info",
+	return json_pack("{s:b, s:{s:s, s:s, s:s, s:I, s:i, s:i, s:i, s:b, s:i}}", "ok", 1, "info",
 			 "name", info.name, "type", info.type, "uuid", info.uuid, "size_bytes",
 			 (json_int_t)info.size_bytes, "block_bytes", (int)info.block_bytes,
-			 "max_atomic_bytes", (int)info.max_atomic_bytes, "read_only",
-			 (int)info.read_only, "pid", (int)getpid());
+			 "optimal_bytes", (int)info.optimal_bytes, "max_atomic_bytes",
+			 (int)info.max_atomic_bytes, "read_only", (int)info.read_only, "pid",
+			 (int)getpid());
 }
 
 static json_t *answer_message(struct varve_volume *vol, const char *text)

@@ -72,6 +72,25 @@ TEST(status_tells_what_was_written)
 	CHECK_OK(varve_close(vol));
 }
 
+TEST(info_tells_what_get_info_does)
+{
+	struct varve_volume *vol = open_served("mem:64M,mem:inf");
+	json_t *top = call("inf", "{\"command\": \"info\"}");
+	const json_t *got = json_object_get(top, "info");
+	struct varve_info info;
+
+	varve_get_info(vol, &info);
+	CHECK(info.optimal_bytes > 0);
+	CHECK_STREQ(json_string_value(json_object_get(got, "uuid")), info.uuid);
+	CHECK_EQ(json_integer_value(json_object_get(got, "size_bytes")), info.size_bytes);
+	CHECK_EQ(json_integer_value(json_object_get(got, "block_bytes")), info.block_bytes);
+	CHECK_EQ(json_integer_value(json_object_get(got, "optimal_bytes")), info.optimal_bytes);
+	CHECK_EQ(json_integer_value(json_object_get(got, "max_atomic_bytes")),
+		 info.max_atomic_bytes);
+	json_decref(top);
+	CHECK_OK(varve_close(vol));
+}
+
 TEST(messages_are_done_when_answered)
 {
 	struct varve_volume *vol = open_served("mem:64M,mem:msg");
