@@ -213,7 +213,7 @@ static int delete_locked(const struct cli_args *args, const char *name)
 	if (!cli_flag(args, "yes") && !confirmed(name, data))
 		return CLI_FAILED;
 	if (varve_delete(name, data) < 0)
-		return cli_fail("cannot delete %s", name);
+		return cli_fail_plain();
 	return CLI_OK;
 }
 

@@ -162,10 +162,11 @@ static int erase(const char *name, bool data, struct volume_config *cfg, struct 
 
 int varve_delete(const char *name, bool data)
 {
-	struct err *err = errmsg_begin();
 	struct volume_config *cfg = malloc(sizeof(*cfg));
-	int rc = cfg ? erase(name, data, cfg, err) : -ENOMEM;
+	struct err why = ERR_INIT;
+	int rc = cfg ? erase(name, data, cfg, &why) : -ENOMEM;
 
 	free(cfg);
-	return rc ? err_set(err, rc, "deleting volume %s failed", name) : 0;
+	errmsg_begin();
+	return rc ? errmsg_set(rc, "deleting volume %s: %s", name, err_text(&why, rc)) : 0;
 }

@@ -91,5 +91,6 @@ case_ok "another volume" make_volume z 16M 16M
 case_ok "delete it" "$V" delete z --yes
 is "nothing is left of it" "$(find "$T/store-z" -type f ! -name '*.lock')" ""
 fails "it is gone" 1 "z" "$V" info z
+fails "deleting it again" 1 "^varve: deleting volume z: there is no volume z" "$V" delete z --yes
 is "list is empty" "$("$V" list)" ""
 finish

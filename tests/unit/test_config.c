@@ -216,12 +216,17 @@ TEST(create_list_open_delete)
 		memset(buf, 0, sizeof(buf));
 		CHECK_OK(varve_pread(vol, buf, 512, 0));
 		CHECK_STREQ(buf, "hello");
-		if (!i)
+		if (!i) {
 			CHECK_EQ(varve_delete("vm1", true), -EBUSY);
+			test_note("%s", varve_errmsg());
+			CHECK(strstr(varve_errmsg(), "deleting volume vm1: ") == varve_errmsg());
+		}
 		CHECK_OK(varve_close(vol));
 	}
 	CHECK_OK(varve_delete("vm1", true));
 	CHECK_EQ(varve_open("vm1", 0, &vol), -ENOENT);
+	CHECK_EQ(varve_delete("vm1", true), -ENOENT);
+	CHECK(strstr(varve_errmsg(), "deleting volume vm1: there is no volume") != NULL);
 	snprintf(path, sizeof(path), "%s/objects", test_tmpdir());
 	CHECK(access(path, F_OK) != 0);
 	/* The cache was given back: it can serve another volume. */
