@@ -16,6 +16,7 @@
 
 #include "runtime/clock.h"
 #include "volume/volume.h"
+#include "wlog/wlog_layout.h"
 
 static const char *state_name(int state)
 {
@@ -181,19 +182,34 @@ static json_t *settings_status(const struct varve_volume *vol)
 	return settings;
 }
 
-static void put_engine(json_t *top, const struct lsvd_status *st, bool has_log)
+/*
+ * What a segment buffer takes: as it was set, but a log makes its segments shorter until sixteen of
+ * them, with their headers, fit into its ring.
+ */
+static uint64_t segment_bytes(uint64_t set_bytes, uint64_t ring_bytes)
 {
-	const uint64_t buffers = st->log.buffers;
+	uint64_t bytes = set_bytes / WLOG_BLOCK * WLOG_BLOCK;
+
+	while (bytes > WLOG_BLOCK && bytes * 17 > ring_bytes)
+		bytes = bytes / 2 / WLOG_BLOCK * WLOG_BLOCK;
+	return bytes;
+}
+
+static void put_engine(json_t *top, const struct lsvd_status *st, uint64_t set_segment_bytes,
+		       bool has_log)
+{
+	const uint64_t buffers_bytes =
+		has_log ? st->log.buffers * segment_bytes(set_segment_bytes, st->log.ring_bytes)
+			: 0;
 	const char *health, *why = reason(st, &health);
 
 	json_object_set_new(top, "health", json_string(health));
 	json_object_set_new(top, "reason", why ? json_string(why) : json_null());
 	json_object_set_new(top, "acquired", json_boolean(st->acquired));
 	json_object_set_new(top, "hold", json_boolean(st->hold));
-	put(top, "undestaged_bytes", st->log.used_bytes);
+	put(top, "log_used_bytes", has_log ? st->log.used_bytes : 0);
 	put(top, "memory_bytes",
-	    st->map_bytes + st->header_cache_bytes + st->log.map_bytes +
-		    (has_log ? buffers << 20 : 0));
+	    st->map_bytes + st->header_cache_bytes + st->log.map_bytes + buffers_bytes);
 	json_object_set_new(top, "log", has_log ? log_status(&st->log) : json_null());
 	json_object_set_new(top, "home", home_status(st));
 }
@@ -222,7 +238,7 @@ static json_t *status_json(struct varve_volume *vol)
 		lsvd_status(vol->lsvd, &st);
 		has_log = vol->log;
 		volume_leave(vol);
-		put_engine(top, &st, has_log);
+		put_engine(top, &st, vol->cfg.opt.log.segment_bytes, has_log);
 	}
 	json_object_set_new(top, "cache", cache_status(vol));
 	json_object_set_new(top, "store", store_status(vol));

@@ -72,6 +72,40 @@ TEST(status_tells_what_was_written)
 	CHECK_OK(varve_close(vol));
 }
 
+/* Of the buffers alone. */
+static json_int_t buffers_bytes(const char *spec, const char *segment_size)
+{
+	const char *const settings[] = {"size=64M", "buffers=10", segment_size, NULL};
+	struct varve_volume *vol;
+	json_t *status, *log, *home;
+	json_int_t bytes;
+	char *text;
+
+	CHECK_OK(varve_open_with(spec, 0, settings, &vol));
+	CHECK_OK(varve_pwrite(vol, "x", 1, 0, VARVE_FUA));
+	CHECK_OK(varve_status(vol, &text));
+	status = json_loads(text, 0, NULL);
+	log = json_object_get(status, "log");
+	home = json_object_get(status, "home");
+	bytes = json_integer_value(json_object_get(status, "memory_bytes")) -
+		json_integer_value(json_object_get(log, "map_bytes")) -
+		json_integer_value(json_object_get(home, "map_bytes")) -
+		json_integer_value(json_object_get(home, "header_cache_bytes"));
+	CHECK(json_integer_value(json_object_get(status, "log_used_bytes")) >= 4096);
+	json_decref(status);
+	free(text);
+	CHECK_OK(varve_close(vol));
+	return bytes;
+}
+
+TEST(memory_goes_by_the_segments_size)
+{
+	CHECK_EQ(buffers_bytes("mem:64M,mem:seg1", "segment_size=64K"), 10 * (64 << 10));
+	CHECK_EQ(buffers_bytes("mem:64M,mem:seg2", "segment_size=2M"), 10 * (2 << 20));
+	/* Too long for so short a log. */
+	CHECK_EQ(buffers_bytes("mem:8M,mem:seg3", "segment_size=2M"), 10 * (256 << 10));
+}
+
 TEST(info_tells_what_get_info_does)
 {
 	struct varve_volume *vol = open_served("mem:64M,mem:inf");
