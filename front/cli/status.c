@@ -14,7 +14,7 @@
 
 /*
  * Sends the request to the volume's server. *ret: the answer, NULL after a message. Returns false
- * when nobody has the volume open.
+ * when nobody has the volume open. timeout_s 0: only the library's own.
  */
 static bool ask_server(const char *name, json_t *request, unsigned int timeout_s, json_t **ret)
 {
@@ -71,7 +71,7 @@ static int status(const struct cli_args *args)
 	json_t *request = json_pack("{s:s}", "command", "status");
 	json_t *answer, *value = NULL;
 
-	if (ask_server(name, request, cli_seconds(args, "timeout", 10), &answer)) {
+	if (ask_server(name, request, cli_seconds(args, "timeout", 0), &answer)) {
 		if (answer)
 			value = json_incref(json_object_get(answer, "status"));
 		json_decref(answer);
@@ -156,7 +156,7 @@ static int flush(const struct cli_args *args)
 
 static const struct cli_option status_options[] = {
 	{"json", 'j', NULL, "print JSON"},
-	{"timeout", 0, "SECONDS", "wait so long for the answer (10)"},
+	{"timeout", 0, "SECONDS", "wait so long for the answer, 10 at most (10)"},
 	{0},
 };
 

@@ -16,8 +16,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#define ANSWER_TIMEOUT_S 10
-
 /* ---- create ---------------------------------------------------------------------------------- */
 
 static int create(const struct cli_args *args)
@@ -141,9 +139,7 @@ static json_t *info_of_server(const char *volume)
 	char *text = NULL;
 	int rc;
 
-	cli_deadline(ANSWER_TIMEOUT_S, volume);
 	rc = varve_control_call(volume, "{\"command\": \"info\"}", &text);
-	cli_deadline(0, NULL);
 	if (rc < 0) {
 		cli_fail("%s: its server does not answer", volume);
 		return NULL;

@@ -176,8 +176,11 @@ int varve_message(struct varve_volume *volume, const char *text, char **ret_json
  */
 int varve_control_start(struct varve_volume *volume, const char *path_or_null);
 
-/* Asks the process that has NAME open, over its control socket; free() the answer. -ENOENT when
- * nobody has. */
+/*
+ * Asks the process that has NAME open, over its control socket; free() the answer. -ENOENT when
+ * nobody has. -ETIMEDOUT when it cannot be connected to within 10 s, or does not answer "status" or
+ * "info" until then; "message", "flush" and "drain" are waited for as long as they take.
+ */
 int varve_control_call(const char *name, const char *request_json, char **ret_json);
 
 /* ---- looking at media ----------------------------------------------------------------------- */

@@ -102,8 +102,7 @@ static json_t *answer_message(struct varve_volume *vol, const char *text)
 	return json_pack("{s:b, s:o}", "ok", 1, "answer", value ? value : json_null());
 }
 
-/* What varve_message() is to do, or NULL when the request is another one. */
-static const char *message_text(json_t *request)
+const char *control_message_text(const json_t *request)
 {
 	const char *command = json_string_value(json_object_get(request, "command"));
 
@@ -141,7 +140,7 @@ static void work_on_message(struct work *work)
 	struct client *client = container_of(work, struct client, work);
 	struct control *c = client->control;
 
-	client->answer = answer_message(c->vol, message_text(client->request));
+	client->answer = answer_message(c->vol, control_message_text(client->request));
 	atomic_store_explicit(&client->done, true, memory_order_release);
 	control_wake(c);
 }
@@ -186,7 +185,7 @@ static void handle_line(struct client *client, const char *line)
 		reply(client, failure(-EINVAL, "not a JSON object"));
 		return;
 	}
-	if (!message_text(request)) {
+	if (!control_message_text(request)) {
 		reply(client, answer_quick(c->vol, request));
 		json_decref(request);
 		return;

@@ -12,8 +12,18 @@
 #ifndef VOLUME_CONTROL_H
 #define VOLUME_CONTROL_H
 
+#include <jansson.h>
+
 #define CONTROL_CLIENTS 16
 #define CONTROL_LINE_MAX 65536     /* of a request */
 #define CONTROL_ANSWER_MAX 1048576 /* what the client of an answer takes */
+#define CONTROL_TIMEOUT_MS 10000   /* until a quick request must have been answered */
+
+/* What varve_message() is to do, which may take long; NULL when the request is a quick one. */
+const char *control_message_text(const json_t *request);
+
+/* As varve_control_call(), with that in the place of CONTROL_TIMEOUT_MS. */
+int control_call(const char *name, const char *request_json, unsigned int timeout_ms,
+		 char **ret_json);
 
 #endif

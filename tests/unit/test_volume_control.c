@@ -4,6 +4,7 @@
  */
 #include <errno.h>
 #include <jansson.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -159,6 +160,67 @@ TEST(nobody_there_is_enoent)
 
 	CHECK_OK(varve_close(vol));
 	CHECK_EQ(varve_control_call("gone", "{}", &text), -ENOENT);
+}
+
+/* A socket whose process does nothing. */
+static int listen_as(const char *name, int backlog)
+{
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	const int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+
+	CHECK_OK(setenv("VARVE_RUN_DIR", test_tmpdir(), 1));
+	snprintf(address.sun_path, sizeof(address.sun_path), "%s/%s.sock", test_tmpdir(), name);
+	CHECK_OK(bind(fd, (struct sockaddr *)&address, sizeof(address)));
+	CHECK_OK(listen(fd, backlog));
+	return fd;
+}
+
+TEST(a_stuck_process_is_not_waited_for)
+{
+	const int fd = listen_as("stuck", 0);
+	int rc, calls = 0;
+	char *text;
+
+	/* What was given up stays in the backlog: soon there is no room to connect. */
+	for (; calls < 3; calls++) {
+		rc = control_call("stuck", "{\"command\": \"status\"}", 20, &text);
+		test_note("%s", varve_errmsg());
+		CHECK_EQ(rc, -ETIMEDOUT);
+		CHECK(strstr(varve_errmsg(), "stuck.sock: no answer within 20 ms") != NULL);
+	}
+	CHECK_EQ(control_call("stuck", "{\"command\": \"drain\"}", 20, &text), -ETIMEDOUT);
+	close(fd);
+}
+
+static void *call_drain(void *ret_text)
+{
+	const int rc = control_call("slow", "{\"command\": \"drain\"}", 500, ret_text);
+
+	return (void *)(intptr_t)rc;
+}
+
+/* A quick request with the same timeout begins later and is given up: the drain still waits. */
+TEST(a_drain_takes_as_long_as_it_takes)
+{
+	const int fd = listen_as("slow", 4), stuck = listen_as("stuck", 4);
+	char line[100], *text = NULL, *none;
+	pthread_t thread;
+	void *rc;
+	int client;
+
+	CHECK_OK(pthread_create(&thread, NULL, call_drain, &text));
+	client = accept(fd, NULL, NULL);
+	CHECK(client >= 0);
+	CHECK(recv(client, line, sizeof(line), 0) > 0);
+	CHECK_EQ(control_call("stuck", "{\"command\": \"info\"}", 500, &none), -ETIMEDOUT);
+	CHECK_EQ(send(client, "{}\n", 3, 0), 3);
+	CHECK_OK(pthread_join(thread, &rc));
+	CHECK_EQ((intptr_t)rc, 0);
+	CHECK_STREQ(text, "{}");
+	free(text);
+	close(client);
+	close(stuck);
+	close(fd);
 }
 
 static int connect_to(const char *name)
