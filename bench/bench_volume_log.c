@@ -399,8 +399,8 @@ int main(int argc, char **argv)
 	const char *gib = getenv("VARVE_BENCH_GIB");
 
 	dir = argc > 1 ? argv[1] : ".";
-	if (gib && atoi(gib) > 0)
-		sustained_bytes = (uint64_t)atoi(gib) * GIB;
+	if (gib && strtoull(gib, NULL, 10) > 0)
+		sustained_bytes = strtoull(gib, NULL, 10) * GIB;
 	source = bench_memory(MIB);
 	for (size_t i = 0; i < MIB; i++)
 		source[i] = (uint8_t)(i * 2654435761u >> 24);
