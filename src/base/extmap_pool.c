@@ -18,9 +18,9 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "base/extmap_impl.h"
+#include "base/hugemem.h"
 
 struct extmap_chunk {
 	struct extmap_chunk *next;
@@ -31,39 +31,22 @@ struct extmap_chunk {
 enum {
 	ALIGN = 64,
 	TRAILER = 64,
-	HUGE_LEN = 2 << 20,
+	HUGE_LEN = HUGEMEM_PAGE,
 };
 
 static_assert(sizeof(struct extmap_chunk) <= TRAILER, "a chunk's descriptor fits");
 
-static void *alloc_huge(size_t len)
-{
-	char *p = mmap(NULL, len + HUGE_LEN, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-		       -1, 0);
-	size_t skip;
-
-	if (p == MAP_FAILED)
-		return NULL;
-	skip = -(uintptr_t)p % HUGE_LEN;
-	if (skip)
-		munmap(p, skip);
-	munmap(p + skip + len, HUGE_LEN - skip);
-	/* Only a hint: without huge pages everything works, slower. */
-	madvise(p + skip, len, MADV_HUGEPAGE);
-	return p + skip;
-}
-
 static void *default_alloc(void *arg, size_t align, size_t len)
 {
 	(void)arg;
-	return len >= HUGE_LEN ? alloc_huge(len) : aligned_alloc(align, len);
+	return len >= HUGE_LEN ? hugemem_alloc(len) : aligned_alloc(align, len);
 }
 
 static void default_free(void *arg, void *ptr, size_t len)
 {
 	(void)arg;
 	if (len >= HUGE_LEN)
-		munmap(ptr, len);
+		hugemem_free(ptr, len);
 	else
 		free(ptr);
 }

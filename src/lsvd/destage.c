@@ -37,6 +37,9 @@
 #include "lsvd/lsvd_impl.h"
 
 #define GATHER_RECORDS 65536 /* bounds an object's header: 20 + 4 bytes a record, 3 MiB */
+/* Durable segments shorter than this wait until there are so many of them. */
+#define COMPANY_BYTES (128u << 10)
+#define COMPANY_SEGMENTS 16
 #define INSTALL_SLICE 256
 #define INSTALL_SECTORS 8192u /* one extent may displace as many as it has sectors */
 
@@ -182,13 +185,33 @@ void destage_kick(struct lsvd *l)
 	host_defer(l->host, &l->destage_work);
 }
 
+/*
+ * Whether what has become durable is worth a run now. A flush after each small write must not cost
+ * a wake-up of another thread each time: small segments may wait for company, or for the tick.
+ */
+static bool destage_worth(struct lsvd *l)
+{
+	struct wlog_seg_view view;
+	struct wlog_seg *seg;
+
+	if (l->urgent || l->push_now || l->push_lsn > l->closed_lsn || !list_empty(&l->drains))
+		return true;
+	seg = l->hold ? NULL : wlog_next_durable(l->log, l->taken_number);
+	if (!seg)
+		return false;
+	wlog_seg_view(seg, &view);
+	return (uint64_t)view.data_sectors * DEV_SECTOR_BYTES >= COMPANY_BYTES ||
+	       wlog_next_durable(l->log, view.number + COMPANY_SEGMENTS);
+}
+
 /* The log's call: entered, and from inside the log, so that nothing is done at once. */
 void home_destage(struct wlog_home *home, bool urgent)
 {
 	struct lsvd *l = container_of(home, struct lsvd, home);
 
 	l->urgent |= urgent;
-	destage_kick(l);
+	if (l->acquired && destage_worth(l))
+		destage_kick(l);
 }
 
 /* ---- building and putting */

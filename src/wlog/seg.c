@@ -174,10 +174,6 @@ static struct wlog_buf *buf_take(struct wlog *log)
 	}
 	if (!buf)
 		return NULL;
-	if (!buf->mem && posix_memalign(&buf->mem, WLOG_BLOCK, log->opt.segment_bytes)) {
-		buf->mem = NULL;
-		return NULL;
-	}
 	buf_recycle(buf);
 	list_del(&buf->link);
 	list_add_tail(&buf->link, &log->bufs_used);

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/hugemem.h"
 #include "base/log.h"
 #include "base/mutant.h"
 #include "wlog/wlog_impl.h"
@@ -244,12 +245,34 @@ static struct wlog *log_new(struct host *host, struct dev *dev, struct wlog_home
 	return log;
 }
 
+/* Buffers are filled in turn, far more than the TLB reaches: huge pages, unless there are few. */
+static void *buf_mem_new(struct wlog *log)
+{
+	size_t bytes = (size_t)log->opt.buffers * log->opt.segment_bytes;
+
+	if (bytes < HUGEMEM_PAGE)
+		return aligned_alloc(WLOG_BLOCK, bytes);
+	log->buf_mem_bytes = (bytes + HUGEMEM_PAGE - 1) / HUGEMEM_PAGE * HUGEMEM_PAGE;
+	return hugemem_alloc(log->buf_mem_bytes);
+}
+
+static void buf_mem_free(struct wlog *log)
+{
+	if (log->buf_mem_bytes)
+		hugemem_free(log->buf_mem, log->buf_mem_bytes);
+	else
+		free(log->buf_mem);
+}
+
 static int bufs_new(struct wlog *log)
 {
 	log->bufs = calloc(log->opt.buffers, sizeof(*log->bufs));
-	if (!log->bufs || posix_memalign((void **)&log->sb_mem, WLOG_BLOCK, WLOG_BLOCK))
+	log->buf_mem = buf_mem_new(log);
+	if (!log->bufs || !log->buf_mem ||
+	    posix_memalign((void **)&log->sb_mem, WLOG_BLOCK, WLOG_BLOCK))
 		return -ENOMEM;
 	for (uint32_t i = 0; i < log->opt.buffers; i++) {
+		log->bufs[i].mem = (char *)log->buf_mem + (size_t)i * log->opt.segment_bytes;
 		list_init(&log->bufs[i].segs);
 		list_add_tail(&log->bufs[i].link, &log->bufs_free);
 	}
@@ -394,8 +417,7 @@ void wlog_close(struct wlog *log)
 		return;
 	for (uint64_t n = log->tail_seg; n < log->next_seg; n++)
 		seg_free(seg_get(log, n));
-	for (uint32_t i = 0; log->bufs && i < log->opt.buffers; i++)
-		free(log->bufs[i].mem);
+	buf_mem_free(log);
 	extmap_destroy(&log->map);
 	free(log->bufs);
 	free(log->segs);

@@ -46,7 +46,7 @@ enum wlog_seg_state {
 struct wlog_buf {
 	struct list_head link; /* log->bufs_free, or bufs_used in order of first use */
 	struct list_head segs; /* struct wlog_seg.buf_link */
-	void *mem;             /* segment_bytes, 4 KiB aligned */
+	void *mem;             /* segment_bytes, 4 KiB aligned; a part of log->buf_mem */
 	uint32_t used_bytes;
 	uint32_t unwritten; /* segments in it that are not WRITTEN yet */
 	uint32_t pins;      /* memory pins of its segments */
@@ -177,6 +177,8 @@ struct wlog {
 
 	/* Buffers. */
 	struct wlog_buf *bufs;
+	void *buf_mem; /* of all buffers */
+	size_t buf_mem_bytes;
 	struct list_head bufs_free, bufs_used;
 	struct wlog_buf *open_buf;
 	uint32_t bufs_home; /* with home pins */
