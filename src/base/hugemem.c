@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Memory in huge pages (hugemem.h): maps a page more than asked for, and gives back what is over. */
+/* Memory in huge pages (hugemem.h): maps one page more than asked for, gives back what is over. */
 #include "base/hugemem.h"
 
 #include <stdint.h>

@@ -193,6 +193,7 @@ static bool destage_worth(struct lsvd *l)
 {
 	struct wlog_seg_view view;
 	struct wlog_seg *seg;
+	uint64_t bytes;
 
 	if (l->urgent || l->push_now || l->push_lsn > l->closed_lsn || !list_empty(&l->drains))
 		return true;
@@ -200,7 +201,8 @@ static bool destage_worth(struct lsvd *l)
 	if (!seg)
 		return false;
 	wlog_seg_view(seg, &view);
-	return (uint64_t)view.data_sectors * DEV_SECTOR_BYTES >= COMPANY_BYTES ||
+	bytes = (uint64_t)view.data_sectors * DEV_SECTOR_BYTES;
+	return bytes >= COMPANY_BYTES || l->gather_bytes + bytes >= l->opt.batch_bytes ||
 	       wlog_next_durable(l->log, view.number + COMPANY_SEGMENTS);
 }
 
