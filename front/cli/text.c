@@ -17,7 +17,8 @@
 #include <time.h>
 #include <unistd.h>
 
-static void say(const char *level, const char *fmt, va_list ap, const char *reason)
+__attribute__((format(printf, 2, 0))) static void say(const char *level, const char *fmt,
+						     va_list ap, const char *reason)
 {
 	fflush(stdout);
 	fprintf(stderr, "varve: %s", level);
