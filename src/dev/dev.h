@@ -41,6 +41,8 @@
 #define DEV_SECTOR_BYTES 512u
 #define DEV_SECTOR_SHIFT 9
 
+#define DEV_IDENTITY_LEN 128
+
 enum dev_op {
 	DEV_READ,
 	DEV_WRITE,
@@ -91,6 +93,23 @@ struct dev_ops {
 	 */
 	int (*lock)(struct dev *dev, struct err *err);
 	void (*unlock)(struct dev *dev);
+	/*
+	 * After a failed flush: the owner promises to write again everything since the last good
+	 * one, so writes and flushes are tried again. Nothing may be in flight. May be NULL: the
+	 * device never refuses what came after a failure.
+	 */
+	void (*forgive)(struct dev *dev);
+	/*
+	 * What tells this device from all others of its size, stays the same over restarts, and is
+	 * not stored in it: "partuuid:...", "wwid:...", "dm:..."; "" when there is nothing such
+	 * (files, loop devices). At most DEV_IDENTITY_LEN with its end. May be NULL: "".
+	 */
+	void (*identity)(struct dev *dev, char *ret);
+	/*
+	 * Looks for a new size of the device and stores it in dev->size_bytes. Nothing may be in
+	 * flight. 0 or a negative errno. May be NULL: the size never changes.
+	 */
+	int (*resize_look)(struct dev *dev);
 	/* All requests must be done. Frees dev. */
 	void (*close)(struct dev *dev);
 };
@@ -101,6 +120,7 @@ struct dev {
 	uint32_t block_bytes; /* logical block: a power of two, 512 to 4096 (64 KiB at most) */
 	bool read_only;
 	bool can_discard;
+	bool can_zero; /* DEV_ZERO frees space instead of writing zeros: it costs next to nothing */
 };
 
 static inline void dev_submit(struct dev *dev, struct dev_req *req)

@@ -32,6 +32,9 @@ struct wlog_read;
 /* The largest write that is atomic; a record chain of this size must fit into the log. */
 #define WLOG_MAX_IO_BYTES (32u << 20)
 
+/* The most that a home may keep in the log's superblock. */
+#define WLOG_HOME_BYTES 2048u
+
 struct wlog_options {
 	uint32_t segment_bytes;      /* data in a segment at most; 4 KiB to 8 MiB; default 1 MiB */
 	uint32_t buffers;            /* segment buffers in memory, 4 at least; default 64 */
@@ -109,6 +112,8 @@ struct wlog_info {
 	uint64_t tail_lsn, watermark_lsn, destaged_lsn;
 	uint64_t bytes_written; /* to the device, over its life */
 	uint64_t sealed_wall_ns;
+	uint32_t home_bytes; /* what the home keeps here; 0: nothing */
+	uint8_t home[WLOG_HOME_BYTES];
 	bool clean;
 };
 
@@ -143,6 +148,16 @@ int wlog_stop(struct wlog *log, struct err *err);
 /* Nothing of the log's own is in flight or deferred: it may be closed. */
 bool wlog_idle(const struct wlog *log);
 void wlog_close(struct wlog *log); /* frees; writes nothing */
+
+/*
+ * What the home keeps in the log's superblock: home_bytes of an encoding of its own, at most
+ * WLOG_HOME_BYTES. A change is durable with the next superblock that is written; none that says
+ * that a segment is destaged (wlog_destaged) is older than a change made before that call. So a
+ * home whose state follows from what it has destaged finds both of the same moment after a crash.
+ * wlog_home_state returns the bytes, valid until the next change.
+ */
+const void *wlog_home_state(const struct wlog *log, uint32_t *ret_bytes);
+void wlog_set_home_state(struct wlog *log, const void *state, uint32_t bytes);
 
 /* The longest write that stays whole in a crash; longer ones are refused with -EINVAL. */
 uint32_t wlog_max_io_bytes(const struct wlog *log);
@@ -250,12 +265,33 @@ void wlog_destaged(struct wlog *log, uint64_t number);
 uint64_t wlog_extent(struct wlog *log, uint64_t lba, uint64_t end, int *ret_type);
 
 /*
+ * Of the sectors from lba to end, which the home has found in the segment numbered `number` or in
+ * one before it: the run that begins at lba and is, or is not (*ret), superseded: its newest copy
+ * lies in a later segment that is durable (L7). Returns the run's end. What is superseded need not
+ * go to the home: the later segment will take it there, and a crash finds it in the log.
+ */
+uint64_t wlog_superseded(struct wlog *log, uint64_t lba, uint64_t end, uint64_t number,
+			 bool *ret);
+
+/*
  * The home has stopped for good (it was fenced): nobody waits for it any more. Every waiting and
  * every later write and flush ends with error; reads go on.
  */
 void wlog_fail(struct wlog *log, int error);
 
 /* ---- looking ------------------------------------------------------------------------------ */
+
+/*
+ * Requests by kind, an index of wlog_status.io: bits of write, hit (the log held some of the range),
+ * in memory (all that it held), full (whole 4 KiB blocks, and of a read: the log held all).
+ */
+enum {
+	WLOG_IO_WRITE = 1 << 0,
+	WLOG_IO_HIT = 1 << 1,
+	WLOG_IO_BUFFER = 1 << 2,
+	WLOG_IO_FULL = 1 << 3,
+	WLOG_IO_KINDS = 1 << 4,
+};
 
 struct wlog_status {
 	struct wlog_identity id;
@@ -270,9 +306,13 @@ struct wlog_status {
 	uint64_t seals, seals_partial, flushes, barriers, deadline_overruns;
 	uint64_t waiting;         /* requests queued for space */
 	uint64_t read_hits_memory, read_hits_device, read_misses; /* sectors */
+	uint64_t io[WLOG_IO_KINDS]; /* requests since open, or since wlog_clear_stat() */
+	uint64_t head_seg, durable_seg, destaged_seg; /* numbers: the open one or the next; ... */
+	uint32_t head_sectors; /* data in the open segment */
 	int failed;               /* 0, or the errno that stopped the log */
 };
 
 void wlog_status(const struct wlog *log, struct wlog_status *ret);
+void wlog_clear_stat(struct wlog *log); /* io[] */
 
 #endif
