@@ -228,9 +228,9 @@ static void run_tick(struct sim_host *sh)
 	host_leave(&sh->host);
 }
 
-static uint64_t dev_due_ns(const struct sim_host *sh)
+static uint64_t due_ns(struct dev *dev)
 {
-	return sh->dev ? sim_dev_next_due_ns(sh->dev) : UINT64_MAX;
+	return dev ? sim_dev_next_due_ns(dev) : UINT64_MAX;
 }
 
 static uint64_t store_due_ns(const struct sim_host *sh)
@@ -243,8 +243,10 @@ static bool jump(struct sim_host *sh)
 {
 	uint64_t next = sh->wake_ns;
 
-	if (dev_due_ns(sh) < next)
-		next = dev_due_ns(sh);
+	if (due_ns(sh->dev) < next)
+		next = due_ns(sh->dev);
+	if (due_ns(sh->backing) < next)
+		next = due_ns(sh->backing);
 	if (store_due_ns(sh) < next)
 		next = store_due_ns(sh);
 	if (next == UINT64_MAX)
@@ -255,6 +257,7 @@ static bool jump(struct sim_host *sh)
 
 enum step {
 	STEP_DEV,
+	STEP_BACKING,
 	STEP_STORE,
 	STEP_WORK,
 	STEP_OP,
@@ -267,8 +270,10 @@ static unsigned int list_steps(const struct sim_host *sh, enum step *steps)
 	uint64_t now = sh->world->clock_ns;
 	unsigned int n = 0;
 
-	if (dev_due_ns(sh) <= now)
+	if (due_ns(sh->dev) <= now)
 		steps[n++] = STEP_DEV;
+	if (due_ns(sh->backing) <= now)
+		steps[n++] = STEP_BACKING;
 	if (store_due_ns(sh) <= now)
 		steps[n++] = STEP_STORE;
 	if (!list_empty(&sh->works))
@@ -297,6 +302,9 @@ bool sim_host_step(struct sim_host *sh)
 	switch (steps[rng_below(&sh->rng, n)]) {
 	case STEP_DEV:
 		dev_poll(sh->dev, false);
+		break;
+	case STEP_BACKING:
+		dev_poll(sh->backing, false);
 		break;
 	case STEP_STORE:
 		store_poll(sh->store, false);
@@ -329,6 +337,8 @@ bool sim_host_bury(struct sim_host *sh)
 	/* A device without power gives back one request at each wait. */
 	if (sh->dev)
 		busy |= dev_poll(sh->dev, true) > 0;
+	if (sh->backing)
+		busy |= dev_poll(sh->backing, true) > 0;
 	if (sh->store)
 		busy |= store_poll(sh->store, true) > 0;
 	return busy;

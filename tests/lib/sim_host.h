@@ -3,7 +3,8 @@
  * The host of an engine in the simulator: one thread, and a scheduler that draws every next step
  * from a seed. A step is one of
  *
- *   a completion of the cache device or of the store, in any order that they allow
+ *   a completion of the cache device, of the backing device or of the store, in any order that
+ *   they allow
  *   one piece of deferred work
  *   the fill or the publish of one of several writes that have been reserved, the copy of a read
  *   the engine's tick, when it is due
@@ -52,6 +53,7 @@ struct sim_host {
 	struct sim_world *world;
 	struct rng rng;
 	struct dev *dev;     /* may be NULL */
+	struct dev *backing; /* the home's, where that is a device; may be NULL */
 	struct store *store; /* may be NULL */
 	struct wlog *log;
 	void (*tick)(struct sim_host *sh); /* entered; NULL: none */
