@@ -37,10 +37,10 @@ static void ckpt_defer(struct lsvd *l)
 
 static void ckpt_waiters(struct lsvd *l)
 {
-	struct lsvd_drain *d, *tmp;
+	struct drain *d, *tmp;
 	const struct root_ref *root = &l->sb.roots[l->good_root];
 
-	list_for_each_entry_safe(d, tmp, &l->ckpt_waiters, struct lsvd_drain, link)
+	list_for_each_entry_safe(d, tmp, &l->ckpt_waiters, struct drain, link)
 	{
 		if (root->no ? root->covered_seq >= d->lsn : !d->lsn) {
 			list_del(&d->link);

@@ -274,7 +274,7 @@ static void drain_run(struct work *work)
 	list_splice_tail(&l->done_drains, &done);
 	host_leave(l->host);
 	while ((link = list_pop(&done))) {
-		struct lsvd_drain *d = list_entry(link, struct lsvd_drain, link);
+		struct drain *d = list_entry(link, struct drain, link);
 
 		d->done(d, d->result);
 	}
@@ -282,7 +282,7 @@ static void drain_run(struct work *work)
 	lsvd_exit(l);
 }
 
-void drain_finish(struct lsvd *l, struct lsvd_drain *d, int error)
+void drain_finish(struct lsvd *l, struct drain *d, int error)
 {
 	d->result = error;
 	list_add_tail(&d->link, &l->done_drains);
@@ -299,15 +299,15 @@ static void drains_fail(struct lsvd *l, struct list_head *list, int error)
 	struct list_head *link;
 
 	while ((link = list_pop(list)))
-		drain_finish(l, list_entry(link, struct lsvd_drain, link), error);
+		drain_finish(l, list_entry(link, struct drain, link), error);
 }
 
 void drains_check(struct lsvd *l)
 {
 	const uint64_t stable = stable_lsn(l);
-	struct lsvd_drain *d, *tmp;
+	struct drain *d, *tmp;
 
-	list_for_each_entry_safe(d, tmp, &l->drains, struct lsvd_drain, link)
+	list_for_each_entry_safe(d, tmp, &l->drains, struct drain, link)
 	{
 		if (d->lsn <= stable) {
 			list_del(&d->link);
@@ -320,13 +320,13 @@ void drains_check(struct lsvd *l)
 	}
 }
 
-static void drains_timeout(struct lsvd *l, struct list_head *list, uint64_t now_ns)
+static void drains_late(struct lsvd *l, struct list_head *list, uint64_t now_ns)
 {
-	struct lsvd_drain *d, *tmp;
+	struct drain *d, *tmp;
 
 	if (!l->home_error || now_ns - l->error_since_ns < l->opt.home_timeout_ns)
 		return;
-	list_for_each_entry_safe(d, tmp, list, struct lsvd_drain, link)
+	list_for_each_entry_safe(d, tmp, list, struct drain, link)
 	{
 		if (now_ns >= d->deadline_ns) {
 			list_del(&d->link);
@@ -338,7 +338,7 @@ static void drains_timeout(struct lsvd *l, struct list_head *list, uint64_t now_
 /* Data that a failed log cannot make durable any more will never get here. */
 static void drains_log_failed(struct lsvd *l)
 {
-	struct lsvd_drain *d, *tmp;
+	struct drain *d, *tmp;
 	struct wlog_status st;
 	bool stuck;
 
@@ -350,7 +350,7 @@ static void drains_log_failed(struct lsvd *l)
 	/* The last that is durable may be a part of a write, which is never taken. */
 	stuck = list_empty(&l->batches) && !l->gather_whole &&
 		!wlog_next_durable(l->log, l->taken_number);
-	list_for_each_entry_safe(d, tmp, &l->drains, struct lsvd_drain, link)
+	list_for_each_entry_safe(d, tmp, &l->drains, struct drain, link)
 	{
 		if (stuck || d->lsn > wlog_durable_lsn(l->log)) {
 			list_del(&d->link);
@@ -368,7 +368,7 @@ static uint64_t published_lsn(const struct lsvd *l)
 	return st.published_lsn;
 }
 
-void lsvd_drain(struct lsvd *l, struct lsvd_drain *d)
+void lsvd_drain(struct lsvd *l, struct drain *d)
 {
 	d->lsn = l->log ? published_lsn(l) : 0;
 	d->deadline_ns = host_now_ns(l->host) + l->opt.home_timeout_ns;
@@ -392,7 +392,7 @@ void lsvd_drain(struct lsvd *l, struct lsvd_drain *d)
 	drains_check(l);
 }
 
-void lsvd_checkpoint(struct lsvd *l, struct lsvd_drain *d)
+void lsvd_checkpoint(struct lsvd *l, struct drain *d)
 {
 	d->lsn = l->installed_seq;
 	d->deadline_ns = host_now_ns(l->host) + l->opt.home_timeout_ns;
@@ -451,8 +451,8 @@ void lsvd_tick(struct lsvd *l)
 	ckpt_kick(l);
 	trash_kick(l);
 	drains_check(l);
-	drains_timeout(l, &l->drains, now_ns);
-	drains_timeout(l, &l->ckpt_waiters, now_ns);
+	drains_late(l, &l->drains, now_ns);
+	drains_late(l, &l->ckpt_waiters, now_ns);
 	drains_log_failed(l);
 }
 

@@ -34,6 +34,7 @@
 #include "base/uuid.h"
 #include "dev/dev.h"
 #include "store/store.h"
+#include "wlog/drain.h"
 #include "wlog/wlog.h"
 
 struct lsvd;
@@ -130,21 +131,13 @@ void lsvd_tick(struct lsvd *lsvd); /* the log's tick is included */
 void lsvd_set_hold(struct lsvd *lsvd, bool hold);
 
 /*
- * Asks that everything acknowledged before this call reaches the store; done(arg, error) comes
- * entered-free when it has, or when home_timeout_ns of nothing but errors has passed.
+ * Asks that everything acknowledged before this call reaches the store; drain->done comes when it
+ * has, or when home_timeout_ns of nothing but errors has passed.
  */
-struct lsvd_drain {
-	struct list_head link;
-	uint64_t lsn;
-	uint64_t deadline_ns;
-	int result;
-	void (*done)(struct lsvd_drain *drain, int error);
-};
-
-void lsvd_drain(struct lsvd *lsvd, struct lsvd_drain *drain);
+void lsvd_drain(struct lsvd *lsvd, struct drain *drain);
 
 /* Asks for a checkpoint of all that has reached the store by now; the same way. */
-void lsvd_checkpoint(struct lsvd *lsvd, struct lsvd_drain *drain);
+void lsvd_checkpoint(struct lsvd *lsvd, struct drain *drain);
 
 /*
  * Drain and checkpoint have to be through (the caller asks for them and waits), no request is

@@ -339,7 +339,7 @@ void home_works(struct lsvd *l);
 void tick_later(struct lsvd *l);                           /* entered: asks for the next */
 uint64_t last_lsn(const struct lsvd *l); /* the last LSN that was really used */
 void drains_check(struct lsvd *l);
-void drain_finish(struct lsvd *l, struct lsvd_drain *drain, int error);
+void drain_finish(struct lsvd *l, struct drain *drain, int error);
 void info_from_super(const struct super *sb, uint64_t version, struct lsvd_info *ret);
 
 /* ---- destage.c */

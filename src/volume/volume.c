@@ -340,13 +340,13 @@ int varve_open(const char *name_or_spec, unsigned int flags, struct varve_volume
 /* ---- close --------------------------------------------------------------------------------- */
 
 struct drain_wait {
-	struct lsvd_drain drain;
+	struct drain drain;
 	struct varve_volume *vol;
 	bool over;
 	int result;
 };
 
-static void drain_over(struct lsvd_drain *drain, int error)
+static void drain_over(struct drain *drain, int error)
 {
 	struct drain_wait *w = container_of(drain, struct drain_wait, drain);
 	struct varve_volume *vol = w->vol;
@@ -358,7 +358,7 @@ static void drain_over(struct lsvd_drain *drain, int error)
 }
 
 static int drain_and_wait(struct varve_volume *vol,
-			  void (*begin)(struct lsvd *lsvd, struct lsvd_drain *drain))
+			  void (*begin)(struct lsvd *lsvd, struct drain *drain))
 {
 	struct drain_wait w = {.vol = vol, .drain.done = drain_over};
 	int rc = volume_enter_settled(vol);
@@ -384,7 +384,7 @@ static int drain_and_wait(struct varve_volume *vol,
  * take it there. A volume that nobody has written to, with nothing in the log, is left alone.
  */
 static int own_and_wait(struct varve_volume *vol,
-			void (*begin)(struct lsvd *lsvd, struct lsvd_drain *drain))
+			void (*begin)(struct lsvd *lsvd, struct drain *drain))
 {
 	struct wlog_status st = {0};
 	bool acquired;

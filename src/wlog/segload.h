@@ -15,18 +15,26 @@
 #include "dev/dev.h"
 #include "wlog/wlog.h"
 
-struct segload {
-	/* The caller's. */
+/* What all loads of one home share; it outlives them for as long as busy() says so. */
+struct segload_user {
 	struct wlog *log;
 	struct dev *dev; /* the log's */
-	struct wlog_seg *seg;
-	void *buf; /* 4 KiB aligned, the segment's data_sectors rounded up to 4 KiB */
 	struct timers *timers;
 	uint64_t retry_min_ns, retry_max_ns;
-	/* Entered. busy: +1 for each request submitted, -1 when it is back. */
-	void (*busy)(struct segload *load, int delta);
-	void (*failed)(struct segload *load, int error);
-	void (*done)(struct segload *load);
+	/*
+	 * Entered. +1 for each request submitted, -1 when it is back and what followed from it was
+	 * kicked; by then the load may be gone.
+	 */
+	void (*busy)(struct segload_user *user, int delta);
+	void (*failed)(struct segload_user *user, int error); /* entered */
+};
+
+struct segload {
+	/* The caller's. */
+	struct segload_user *user;
+	struct wlog_seg *seg;
+	void *buf; /* 4 KiB aligned, the segment's data_sectors rounded up to 4 KiB */
+	void (*done)(struct segload *load); /* entered; may free load */
 	/* Its own. */
 	struct dev_req req;
 	struct timer timer;
@@ -34,6 +42,7 @@ struct segload {
 	unsigned int tries, good, bad;
 };
 
+/* Whoever calls this kicks the device after leaving. */
 void segload_start(struct segload *load);
 
 #endif

@@ -86,7 +86,7 @@ static void lsvd_timer(struct sim_host *sh)
 	lsvd_tick(s->engine);
 }
 
-static void wish_done(struct lsvd_drain *drain, int error)
+static void wish_done(struct drain *drain, int error)
 {
 	struct crash_wish *wish = container_of((void *)drain, struct crash_wish, priv);
 
@@ -95,7 +95,7 @@ static void wish_done(struct lsvd_drain *drain, int error)
 
 static void lsvd_wish(struct crash_session *s, struct crash_wish *wish)
 {
-	struct lsvd_drain *drain = (struct lsvd_drain *)(void *)&wish->priv;
+	struct drain *drain = (struct drain *)(void *)&wish->priv;
 
 	static_assert(sizeof(*drain) <= sizeof(wish->priv), "fits priv");
 	drain->done = wish_done;

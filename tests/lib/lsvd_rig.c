@@ -201,12 +201,12 @@ int rig_flush(struct lsvd_rig *rig)
 }
 
 struct rig_wait {
-	struct lsvd_drain drain;
+	struct drain drain;
 	bool done;
 	int error;
 };
 
-static void rig_wait_done(struct lsvd_drain *drain, int error)
+static void rig_wait_done(struct drain *drain, int error)
 {
 	struct rig_wait *w = container_of(drain, struct rig_wait, drain);
 
@@ -214,7 +214,7 @@ static void rig_wait_done(struct lsvd_drain *drain, int error)
 	w->error = error;
 }
 
-static int rig_wait(struct lsvd_rig *rig, void (*fn)(struct lsvd *, struct lsvd_drain *))
+static int rig_wait(struct lsvd_rig *rig, void (*fn)(struct lsvd *, struct drain *))
 {
 	struct rig_wait w = {.drain.done = rig_wait_done};
 
