@@ -54,6 +54,17 @@ static uint32_t one_of(struct rng *rng, const uint32_t *from, uint32_t count)
 	one_of(rng, (const uint32_t[]){__VA_ARGS__},                                               \
 	       sizeof((const uint32_t[]){__VA_ARGS__}) / sizeof(uint32_t))
 
+/* Drawn last, so that it changes nothing for others. */
+static void backing_random(struct crash_config *cfg, struct rng *rng)
+{
+	cfg->lba_base = ONE_OF(rng, 0, 0, 128, 264);
+	cfg->backing_more = ONE_OF(rng, 0, 0, 4096, 256 << 10);
+	cfg->block_bytes = ONE_OF(rng, 512, 512, 4096);
+	cfg->batch_segments = ONE_OF(rng, 1, 2, 4, 32);
+	cfg->adopt = rng_chance(rng, 1, 2);
+	cfg->moody = rng_chance(rng, 1, 2);
+}
+
 void crash_config_random(struct crash_config *cfg, const struct crash_profile *p, struct rng *rng)
 {
 	uint32_t ring_kib = ONE_OF(rng, 64, 64, 68, 80, 96, 128, 256);
@@ -87,6 +98,17 @@ void crash_config_random(struct crash_config *cfg, const struct crash_profile *p
 		cfg->max_write = cfg->sectors;
 	cfg->hot = ONE_OF(rng, 0, 1, 4, 12);
 	cfg->lazy_home = rng_chance(rng, 1, 2);
+	if (p->target->has_backing)
+		backing_random(cfg, rng);
+}
+
+/* The blocks that it touches, whole. */
+static void place_blocks(struct crash_op *op, uint32_t block)
+{
+	uint32_t end = (op->lba + op->sectors + block - 1) / block * block;
+
+	op->lba = op->lba / block * block;
+	op->sectors = end - op->lba;
 }
 
 static void place(struct crash_op *op, const struct crash_config *cfg, struct rng *rng)
@@ -98,6 +120,8 @@ static void place(struct crash_op *op, const struct crash_config *cfg, struct rn
 	op->lba = (uint32_t)rng_below(rng, within);
 	if (op->sectors > cfg->sectors - op->lba)
 		op->sectors = cfg->sectors - op->lba;
+	if (cfg->block_bytes > DEV_SECTOR_BYTES)
+		place_blocks(op, cfg->block_bytes / DEV_SECTOR_BYTES);
 }
 
 void crash_op_random(struct crash_op *op, const struct crash_config *cfg, struct rng *rng)
@@ -243,6 +267,8 @@ static struct crash_session *recover(struct run *r, struct crash_universe *u, st
 	int rc;
 
 	for (unsigned int try = 0;; try++) {
+		universe_check_home(u, false);
+
 		bool cut = try < RECOVERY_TRIES &&
 			   rng_chance(rng, r->p->cut_recovery_percent, 100);
 
@@ -278,12 +304,26 @@ static void judge(struct run *r, struct crash_session *s)
 
 	if (!session_read_all(s, ids, &error))
 		crash_fail("reading after recovery: %s", strerror(-error));
+	r->images++;
+	if (s->u->cache_lost && s->u->backing) {
+		/* No prefix without the cache: each sector by itself. */
+		if (!oracle_check_home(o, ids, lo))
+			crash_fail("the cache was lost; %s", o->text);
+		oracle_rebase(o, ids);
+		s->u->cache_lost = false;
+		return;
+	}
 	if (!oracle_check_prefix(o, ids, lo, &end))
 		crash_fail("%s%s", s->u->cache_lost ? "the cache was lost; " : "", o->text);
 	crash_trace("image: %u of %u, at least %u", end, o->n, lo);
 	oracle_recovered(o, end, s->u->cache_lost);
 	s->u->cache_lost = false;
-	r->images++;
+}
+
+/* Of its own, that the cache can be lost in front of. */
+static bool has_home(const struct crash_target *t)
+{
+	return t->has_store || t->has_backing;
 }
 
 /* More operations on a recovered volume, up to the next crash. False: closed, no crash. */
@@ -314,7 +354,7 @@ static bool live_on(struct run *r, struct crash_session *s, struct rng *rng)
 		session_abandon(s);
 	}
 	universe_crash(u, draw_keep(rng));
-	if (r->p->target->has_store && rng_chance(rng, r->p->lose_cache_percent, 100)) {
+	if (has_home(r->p->target) && rng_chance(rng, r->p->lose_cache_percent, 100)) {
 		crash_trace("the cache is lost");
 		universe_lose_cache(u);
 	}
@@ -341,20 +381,40 @@ static void explore(struct run *r, struct crash_universe *u, uint64_t seed)
 	}
 }
 
-static void visit(struct run *r, struct sim_keep keep)
+static void visit_joint(struct run *r, struct sim_keep keep, struct sim_keep keep_home)
 {
 	uint64_t seed = rng_next(&r->pick);
 
 	crash_trace_image(true);
-	universe_image(&r->main, keep, &r->image);
-	crash_trace("crash at event %" PRIu64 ", keep %d %" PRIu64, r->main.world.events,
-		    (int)keep.what, keep.n);
-	if (r->p->target->has_store && rng_chance(&r->pick, r->p->lose_cache_percent, 100)) {
+	universe_image(&r->main, keep, keep_home, &r->image);
+	crash_trace("crash at event %" PRIu64 ", keep %d %" PRIu64 " and %d %" PRIu64,
+		    r->main.world.events, (int)keep.what, keep.n, (int)keep_home.what,
+		    keep_home.n);
+	if (has_home(r->p->target) && rng_chance(&r->pick, r->p->lose_cache_percent, 100)) {
 		crash_trace("the cache is lost");
 		universe_lose_cache(&r->image);
 	}
 	explore(r, &r->image, seed);
 	crash_trace_image(false);
+}
+
+static void visit(struct run *r, struct sim_keep keep)
+{
+	visit_joint(r, keep, keep);
+}
+
+/* What one disk keeps beside nothing of the other, and each prefix of the home's writes. */
+static void visit_backing(struct run *r)
+{
+	uint64_t loose = sim_disk_undurable(r->main.backing);
+
+	if (loose == 0)
+		return;
+	visit_joint(r, SIM_KEEP_NONE, SIM_KEEP_ALL);
+	visit_joint(r, SIM_KEEP_ALL, SIM_KEEP_NONE);
+	for (uint64_t n = 1; n < loose && n < 4; n++)
+		visit_joint(r, SIM_KEEP_NONE, SIM_KEEP_PREFIX(n));
+	visit_joint(r, SIM_KEEP_NONE, draw_keep(&r->pick));
 }
 
 static void visit_all(struct run *r)
@@ -369,6 +429,8 @@ static void visit_all(struct run *r)
 		visit(r, draw_keep(&r->pick));
 	if (loose > 1)
 		visit(r, draw_keep(&r->pick));
+	if (r->main.backing)
+		visit_backing(r);
 }
 
 static void on_event(struct sim_world *world, void *arg)
@@ -406,7 +468,8 @@ static void run_program(struct run *r)
 	s = drive(r, s, r->ops, r->dropped, r->count);
 	if (check_now(s))
 		session_close(s);
-	if (sim_disk_scribbles(r->main.disk))
+	if (sim_disk_scribbles(r->main.disk) ||
+	    (r->main.backing && sim_disk_scribbles(r->main.backing)))
 		crash_fail("memory of a write was changed before its completion");
 	universe_free(&r->main);
 	universe_free(&r->image);

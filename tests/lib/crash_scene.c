@@ -92,6 +92,7 @@ void scene_crash(struct scene *sc, struct sim_keep keep)
 	session_abandon(sc->s);
 	sc->s = NULL;
 	universe_crash(&sc->u, keep);
+	universe_check_home(&sc->u, false);
 }
 
 void scene_kill(struct scene *sc)
@@ -159,6 +160,15 @@ uint32_t scene_judge(struct scene *sc)
 	uint32_t end;
 
 	read_all(sc);
+	if (sc->u.cache_lost && sc->u.backing) {
+		/* No prefix without the cache: each sector by itself. */
+		if (!oracle_check_home(o, sc->ids, o->lo_home))
+			crash_fail("the cache was lost; %s", o->text);
+		oracle_rebase(o, sc->ids);
+		sc->u.cache_lost = false;
+		sc->judged = 0;
+		return 0;
+	}
 	if (!oracle_check_prefix(o, sc->ids, sc->u.cache_lost ? o->lo_home : o->lo, &end))
 		crash_fail("%s", o->text);
 	oracle_recovered(o, end, sc->u.cache_lost);

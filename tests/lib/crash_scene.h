@@ -55,7 +55,8 @@ void scene_checkpoint(struct scene *sc);
 
 /*
  * Reads everything and checks the promises. Returns how many of the writes since the last judgement
- * are there; the others never were.
+ * are there; the others never were. Of a backing device whose cache was lost: 0, and what it holds
+ * is the base of what follows.
  */
 uint32_t scene_judge(struct scene *sc);
 /* Reads everything and demands the state after the first `end` writes since the last judgement. */

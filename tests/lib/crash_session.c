@@ -27,6 +27,21 @@ static void must(int rc, const char *what)
 		crash_fail("%s: %s", what, strerror(-rc));
 }
 
+static struct sim_disk *new_backing(struct crash_universe *u)
+{
+	const struct crash_config *cfg = u->cfg;
+	struct sim_disk_options opt = {
+		.size_bytes = (cfg->lba_base + cfg->sectors) * DEV_SECTOR_BYTES + cfg->backing_more,
+		.block_bytes = cfg->block_bytes,
+		.latency_ns = cfg->latency_ns * 4,
+		.jitter_ns = cfg->jitter_ns * 4,
+	};
+	struct sim_disk *disk;
+
+	must(sim_disk_new(&u->world, &opt, &disk), "making a backing disk");
+	return disk;
+}
+
 void universe_init(struct crash_universe *u, const struct crash_target *t,
 		   const struct crash_config *cfg, uint64_t seed, struct oracle *oracle)
 {
@@ -40,6 +55,10 @@ void universe_init(struct crash_universe *u, const struct crash_target *t,
 						     .jitter_ns = cfg->jitter_ns},
 			  &u->disk),
 	     "making a disk");
+	if (t->has_backing) {
+		u->backing = new_backing(u);
+		return;
+	}
 	if (t->has_store) {
 		must(sim_bucket_new(&u->world,
 				    &(struct sim_bucket_options){.latency_ns = cfg->latency_ns * 4,
@@ -55,24 +74,29 @@ void universe_init(struct crash_universe *u, const struct crash_target *t,
 void universe_free(struct crash_universe *u)
 {
 	sim_disk_free(u->disk);
+	sim_disk_free(u->backing);
 	if (u->bucket)
 		sim_bucket_free(u->bucket);
 	free(u->memory.image);
 }
 
 void universe_image(const struct crash_universe *src, struct sim_keep keep,
-		    struct crash_universe *dst)
+		    struct sim_keep keep_home, struct crash_universe *dst)
 {
 	uint8_t *image = dst->memory.image;
 
 	must(sim_disk_image(src->disk, keep, dst->disk), "taking an image of the disk");
 	if (src->bucket)
-		must(sim_bucket_image(src->bucket, keep, dst->bucket), "taking an image");
+		must(sim_bucket_image(src->bucket, keep_home, dst->bucket), "taking an image");
+	if (src->backing)
+		must(sim_disk_image(src->backing, keep_home, dst->backing),
+		     "taking an image of the backing disk");
 	if (image)
 		memcpy(image, src->memory.image, (size_t)src->cfg->sectors * DEV_SECTOR_BYTES);
 	dst->memory = src->memory;
 	dst->memory.image = image;
 	dst->cache_lost = src->cache_lost;
+	dst->home_unknown = src->home_unknown;
 	dst->tolerant = src->tolerant;
 	dst->world.clock_ns = src->world.clock_ns;
 	dst->world.power_off = false;
@@ -85,7 +109,31 @@ void universe_crash(struct crash_universe *u, struct sim_keep keep)
 	must(sim_disk_crash(u->disk, keep), "crashing the disk");
 	if (u->bucket)
 		sim_bucket_crash(u->bucket, keep);
+	if (u->backing)
+		must(sim_disk_crash(u->backing, keep), "crashing the backing disk");
 	sim_world_power_on(&u->world);
+}
+
+void universe_check_home(struct crash_universe *u, bool clean)
+{
+	struct oracle *o = u->oracle;
+	uint64_t ids[ORACLE_SECTORS_MAX];
+	const uint8_t *all;
+	bool ok;
+
+	if (!u->backing || (u->home_unknown && !clean))
+		return;
+	all = sim_disk_durable(u->backing);
+	ok = oracle_decode_all(o, all + u->cfg->lba_base * DEV_SECTOR_BYTES, ids);
+	if (ok && !clean)
+		ok = oracle_check_home(o, ids, o->lo_home);
+	else if (ok && o->failed)
+		ok = oracle_check_sectors(o, ids, o->n);
+	else if (ok)
+		ok = oracle_check_prefix(o, ids, o->n, NULL);
+	if (!ok)
+		crash_fail("the backing device alone%s: %s", clean ? ", after a clean close" : "",
+			   o->text);
 }
 
 void universe_lose_cache(struct crash_universe *u)
@@ -318,6 +366,9 @@ struct crash_session *session_new_on(const struct crash_target *t, struct crash_
 	s->cache = s->sh.dev;
 	if (u->bucket)
 		must(sim_store_open(u->bucket, machine, &s->sh.store), "opening the bucket");
+	if (u->backing)
+		must(sim_dev_open(u->backing, &s->sh.backing), "opening the backing disk");
+	s->backing = s->sh.backing;
 	for (unsigned int i = 0; i < SESSION_OPS_MAX; i++) {
 		s->mem[i] = malloc((size_t)u->cfg->sectors * DEV_SECTOR_BYTES);
 		s->floors[i] = malloc(u->cfg->sectors * sizeof(*s->floors[i]));
@@ -329,6 +380,7 @@ struct crash_session *session_new_on(const struct crash_target *t, struct crash_
 static void session_free(struct crash_session *s)
 {
 	dev_close(s->sh.dev);
+	dev_close(s->sh.backing);
 	store_close(s->sh.store);
 	for (unsigned int i = 0; i < SESSION_OPS_MAX; i++) {
 		free(s->mem[i]);
@@ -479,8 +531,11 @@ bool session_close(struct crash_session *s)
 	crash_trace("close: %d", rc);
 	if (rc && !s->u->tolerant)
 		crash_fail("a clean close: %s", err_text(&err, rc));
-	if (!rc)
+	if (!rc) {
 		oracle_destaged(o, oracle_mark(o));
+		universe_check_home(s->u, true);
+		s->u->home_unknown = false;
+	}
 	session_abandon(s);
 	return true;
 }
@@ -493,6 +548,8 @@ void session_abandon(struct crash_session *s)
 	s->dead = true;
 	/* Whatever it submits while it is brought down must not reach the media. */
 	s->u->world.power_off = true;
+	if (s->engine && s->target->stop)
+		s->target->stop(s);
 	while (s->engine) {
 		while (sim_host_bury(&s->sh))
 			;
@@ -516,6 +573,8 @@ void session_kill(struct crash_session *s, struct sim_keep keep)
 {
 	crash_trace("kill");
 	sim_dev_kill(s->sh.dev);
+	if (s->sh.backing)
+		sim_dev_kill(s->sh.backing);
 	if (s->sh.store)
 		sim_store_kill(s->sh.store, keep);
 	session_abandon(s);

@@ -2,12 +2,13 @@
 /*
  * One life of an engine in the simulator: from open to close, or to the power cut.
  *
- * A universe is what survives: the cache disk, the bucket or the memory of the home, and the
- * oracle. A session opens the engine on a universe, submits operations, checks every read at once,
+ * A universe is what survives: the cache disk, the bucket, the backing disk or the memory of the
+ * home, and the oracle. A session opens the engine on a universe, submits operations, checks every read at once,
  * tells the oracle what was acknowledged, and ends cleanly (session_close) or dead
  * (session_abandon, after a cut or a kill).
  *
- * What engine it is, is the target's affair: crash_on_log.h, crash_on_lsvd.h.
+ * What engine it is, is the target's affair: crash_on_log.h, crash_on_lsvd.h,
+ * crash_on_boost.h.
  */
 #ifndef TESTS_LIB_CRASH_SESSION_H
 #define TESTS_LIB_CRASH_SESSION_H
@@ -35,6 +36,12 @@ struct crash_config {
 	uint32_t max_write;    /* sectors */
 	uint32_t hot;          /* sectors that most operations fall into; 0: all alike */
 	bool lazy_home;        /* takes only when it must */
+	/* Of homes that are a backing device. */
+	uint32_t block_bytes;  /* its logical block; 0: 512 */
+	uint32_t backing_more; /* bytes of it behind what is used */
+	uint32_t batch_segments;
+	bool adopt;            /* it has held data before it got a cache */
+	bool moody;            /* tunables change at each opening and now and then */
 };
 
 enum crash_op_kind {
@@ -67,9 +74,11 @@ struct crash_universe {
 	const struct crash_config *cfg;
 	struct sim_disk *disk;
 	struct sim_bucket *bucket;  /* NULL: the target has none */
+	struct sim_disk *backing;   /* NULL: the target has none */
 	struct crash_memory memory; /* image NULL: the target has none */
 	struct oracle *oracle;
 	bool cache_lost;            /* the disk is a new one, and what it held is gone */
+	bool home_unknown;          /* the oracle does not know what the backing disk alone holds */
 	bool tolerant;              /* faults are planned: errors are no failure */
 };
 
@@ -90,6 +99,7 @@ struct crash_wish {
 struct crash_target {
 	const char *name;
 	bool has_store;
+	bool has_backing;
 	/* Makes a volume on fresh media. */
 	int (*create)(struct crash_universe *u, struct err *err);
 	/* Opens for looking; sets s->sh.log and s->engine. */
@@ -101,6 +111,8 @@ struct crash_target {
 	/* Not entered. Everything that was reported to be in the home: an LSN. */
 	uint64_t (*destaged_lsn)(struct crash_session *s);
 	bool (*idle)(struct crash_session *s);
+	/* It is brought down without a release; may be NULL. */
+	void (*stop)(struct crash_session *s);
 	int (*release)(struct crash_session *s, struct err *err);
 	void (*close)(struct crash_session *s);
 };
@@ -110,6 +122,7 @@ struct crash_session {
 	struct crash_universe *u;
 	struct sim_host sh;
 	struct dev *cache; /* what the engine gets: sh.dev, or something in front of it */
+	struct dev *backing; /* the same: sh.backing; NULL when the target has none */
 	void *engine;
 	bool acquired;
 	bool reading; /* everything, for a judgement */
@@ -128,9 +141,14 @@ struct crash_session {
 void universe_init(struct crash_universe *u, const struct crash_target *t,
 		   const struct crash_config *cfg, uint64_t seed, struct oracle *oracle);
 void universe_free(struct crash_universe *u);
-/* Makes dst what a crash of src would leave now. */
+/* Makes dst what a crash of src would leave now: of the cache, and of the home. */
 void universe_image(const struct crash_universe *src, struct sim_keep keep,
-		    struct crash_universe *dst);
+		    struct sim_keep keep_home, struct crash_universe *dst);
+/*
+ * What the backing disk durably holds without its cache is what the engine has reported: fails the
+ * test otherwise. clean: everything, since the last session was closed in order.
+ */
+void universe_check_home(struct crash_universe *u, bool clean);
 /* The power cut itself: all sessions must be abandoned. */
 void universe_crash(struct crash_universe *u, struct sim_keep keep);
 /* Another, empty cache device in place of the old one. */

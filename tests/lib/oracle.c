@@ -321,15 +321,37 @@ static bool may_hold(const struct oracle *o, uint32_t lba, uint64_t id, uint32_t
 	return o->base[lba] == id;
 }
 
+static bool check_floor(struct oracle *o, const uint64_t *ids, uint32_t lba, uint32_t floor)
+{
+	char text[80];
+
+	return may_hold(o, lba, ids[lba], floor) ||
+	       say(o, "lba %u: %s is older than what is durable (floor %u)\n", lba,
+		   describe(o, ids[lba], text), floor);
+}
+
 bool oracle_check_sectors(struct oracle *o, const uint64_t *ids, uint32_t lo)
 {
 	bool ok = true;
-	char text[80];
 
 	for (uint32_t i = 0; i < o->sectors; i++)
-		if (!may_hold(o, i, ids[i], lo))
-			ok = say(o, "lba %u: %s is older than what is durable (floor %u)\n", i,
-				 describe(o, ids[i], text), lo);
+		ok = check_floor(o, ids, i, lo) && ok;
+	return ok;
+}
+
+/*
+ * A sector that the log holds in a newer copy need not go home in an older one. So where a later
+ * write covers it the home may be as old as it likes.
+ */
+bool oracle_check_home(struct oracle *o, const uint64_t *ids, uint32_t lo_home)
+{
+	bool later[ORACLE_SECTORS_MAX] = {false};
+	bool ok = true;
+
+	for (uint32_t seq = lo_home + 1; seq <= o->n; seq++)
+		memset(later + at(o, seq)->lba, true, at(o, seq)->sectors);
+	for (uint32_t i = 0; i < o->sectors; i++)
+		ok = check_floor(o, ids, i, later[i] ? 0 : lo_home) && ok;
 	return ok;
 }
 

@@ -24,6 +24,9 @@
  *	                       history that ends in [lo, n], whole writes only
  *	oracle_check_sectors   P1, P2 alone, for runs in which writes have failed: each sector holds
  *	                       its newest durable write or a later one
+ *	oracle_check_home      what a home that writes in place holds by itself: of each sector
+ *	                       that nothing newer covers, the newest that it was reported to
+ *	                       hold, or a later one
  *	oracle_check_read      a read while the volume is in use: nothing older than what was
  *	                       acknowledged before it was submitted
  *
@@ -107,6 +110,7 @@ bool oracle_decode_all(struct oracle *o, const void *buf, uint64_t *ret_ids);
 /* ret_end, which may be NULL: the longest prefix that fits. */
 bool oracle_check_prefix(struct oracle *o, const uint64_t *ids, uint32_t lo, uint32_t *ret_end);
 bool oracle_check_sectors(struct oracle *o, const uint64_t *ids, uint32_t lo);
+bool oracle_check_home(struct oracle *o, const uint64_t *ids, uint32_t lo_home);
 
 /* Positions before which a read that is submitted now must not go back, one for each sector. */
 void oracle_read_floor(const struct oracle *o, uint32_t lba, uint32_t sectors, uint32_t *floor);
