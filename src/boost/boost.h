@@ -51,7 +51,11 @@ struct boost;
 struct boost_options {
 	struct wlog_options log;
 	struct uuid volume_uuid;  /* must be the cache's; null: whatever the cache says */
-	uint32_t nr_max_batched_migration; /* segments written back in one batch; default 32 */
+	/*
+	 * Segments written back in one batch, default 32. Of those that are not full, as many more
+	 * as make up for it: what counts is the sorting of as much data.
+	 */
+	uint32_t nr_max_batched_migration;
 	bool allow_migrate;       /* write back without need; default true. false: only when the log
 				     is full, or for a drain */
 	uint32_t writes_in_flight; /* at the backing device during writeback; default 32 */
@@ -138,15 +142,21 @@ struct boost_status {
 	struct boost_binding binding;
 	struct uuid volume_uuid;
 	uint64_t sectors;
-	uint32_t block_bytes; /* the backing device's logical block */
-	bool acquired, hold, allow_migrate, can_discard;
+	uint32_t block_bytes; /* the backing device's logical block: what all requests align to */
+	bool acquired, hold, allow_migrate;
+	bool can_discard; /* false: a discard is only a hint; complete it, do not log it */
 	uint32_t nr_max_batched_migration;
-	uint64_t dirty_sectors;  /* that the log holds and the backing device may lack */
+	/*
+	 * Data in the log that is not home yet; what was written twice counts twice. What the log
+	 * still buffers is included, zeros and discards are not.
+	 */
+	uint64_t dirty_sectors;
 	uint64_t migrated_bytes; /* written to the backing device */
 	uint64_t migrate_writes; /* in so many requests */
 	uint64_t superseded_bytes; /* that need not be written: newer durable copies */
 	uint64_t batches, flushes;
 	uint64_t lost_bytes;     /* given up for damage in the log, reported when it happened */
+	uint64_t bad_sectors;    /* of these, what has not been written again: reads of it are EIO */
 	uint64_t oldest_dirty_ns; /* age of the oldest; 0: none */
 	uint64_t retries, busy;
 	int home_error; /* the error that the backing device is failing with now, or 0 */
