@@ -37,16 +37,9 @@ static void ckpt_defer(struct lsvd *l)
 
 static void ckpt_waiters(struct lsvd *l)
 {
-	struct drain *d, *tmp;
 	const struct root_ref *root = &l->sb.roots[l->good_root];
 
-	list_for_each_entry_safe(d, tmp, &l->ckpt_waiters, struct drain, link)
-	{
-		if (root->no ? root->covered_seq >= d->lsn : !d->lsn) {
-			list_del(&d->link);
-			drain_finish(l, d, 0);
-		}
-	}
+	drains_reached(&l->ckpt_waiters, root->no ? root->covered_seq : 0);
 }
 
 static bool ckpt_due(struct lsvd *l)
@@ -55,10 +48,10 @@ static bool ckpt_due(struct lsvd *l)
 		return false;
 	if (l->ckpt_timer_set)
 		return false;
-	return !list_empty(&l->ckpt_waiters) || l->since_ckpt >= l->opt.checkpoint_objects;
+	return !list_empty(&l->ckpt_waiters.waiting) || l->since_ckpt >= l->opt.checkpoint_objects;
 }
 
-static void ckpt_retry_timer(struct lsvd_timer *timer)
+static void ckpt_retry_timer(struct timer *timer)
 {
 	struct lsvd *l = container_of(timer, struct lsvd, ckpt_timer);
 
@@ -74,7 +67,7 @@ static void ckpt_abandon(struct lsvd *l, int error)
 	l->ckpt_active = false;
 	l->ckpt_timer.fn = ckpt_retry_timer;
 	l->ckpt_timer_set = true;
-	timer_set(l, &l->ckpt_timer, retry_at(l, ++l->ckpt_tries));
+	retry_set(l, &l->ckpt_timer, ++l->ckpt_tries);
 }
 
 static void ckpt_replaced(struct lsvd *l)
@@ -262,7 +255,7 @@ static void trash_root(struct lsvd *l, const struct root_ref *ref)
 	trash_kick(l);
 }
 
-static void trash_timer(struct lsvd_timer *timer)
+static void trash_timer(struct timer *timer)
 {
 	struct lsvd *l = container_of(timer, struct lsvd, trash_timer);
 
@@ -307,7 +300,7 @@ static void trash_done(struct store_req *req)
 	if (error && store_transient(error) && ++l->trash_tries < TRASH_TRIES && !l->stopping) {
 		l->trash_busy = true;
 		l->trash_timer.fn = trash_timer;
-		timer_set(l, &l->trash_timer, retry_at(l, l->trash_tries));
+		retry_set(l, &l->trash_timer, l->trash_tries);
 	} else if (l->trash_buf && !error) {
 		trash_found(l, t);
 	} else {

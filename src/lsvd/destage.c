@@ -6,7 +6,7 @@
  * together, or it has grown old, or somebody waits, the gathered ones become a batch with the next
  * object number. From then on:
  *
- *   LOADING      data that is not in memory is read from the cache    segload.c
+ *   LOADING      data that is not in memory is read from the cache    wlog/segload.c
  *   BUILDING     checked, coalesced, described; not entered           batch.c
  *   PUTTING      at the store, for as long as that takes              put.c
  *   INSTALLING   the map is changed, slice by slice                   install_run()
@@ -46,6 +46,83 @@
 static void build_run(struct work *work);
 static void install_run(struct work *work);
 static void destage_put_done(struct oput *put, int error);
+
+/* ---- loading */
+
+#define LOAD_ALIGN 4096u
+
+static void batch_loaded(struct batch *b)
+{
+	b->state = BATCH_BUILDING;
+	b->l->busy++;
+	host_defer(b->l->host, &b->work);
+}
+
+static void load_done(struct segload *load)
+{
+	struct bseg *bs = container_of(load, struct bseg, load);
+	struct batch *b = bs->batch;
+
+	bs->data = bs->own;
+	if (--b->loads_left == 0)
+		batch_loaded(b);
+}
+
+static void batch_load(struct batch *b);
+
+static void load_alloc_timer(struct timer *timer)
+{
+	batch_load(container_of(timer, struct batch, timer));
+}
+
+static void load_begin(struct batch *b, struct bseg *bs)
+{
+	struct lsvd *l = b->l;
+
+	l->loads.log = l->log;
+	l->loads.dev = l->cache;
+	bs->load.user = &l->loads;
+	bs->load.seg = bs->seg;
+	bs->load.buf = bs->own;
+	bs->load.done = load_done;
+	segload_start(&bs->load);
+}
+
+/*
+ * Starts all loads of a batch. Memory for them is taken first, so that a lack of it leaves
+ * nothing half begun.
+ */
+static void batch_load(struct batch *b)
+{
+	b->loads_left = 0;
+	for (uint32_t i = 0; i < b->nsegs; i++) {
+		struct bseg *bs = &b->segs[i];
+		const size_t len = (size_t)bs->view.data_sectors * DEV_SECTOR_BYTES;
+
+		bs->batch = b;
+		bs->data = bs->view.data;
+		if (bs->data || !len)
+			continue;
+		if (!bs->own)
+			bs->own = aligned_alloc(LOAD_ALIGN,
+						(len + LOAD_ALIGN - 1) / LOAD_ALIGN * LOAD_ALIGN);
+		if (!bs->own) {
+			home_failed(b->l, -ENOMEM);
+			b->timer.fn = load_alloc_timer;
+			retry_set(b->l, &b->timer, ++b->tries);
+			return;
+		}
+		b->loads_left++;
+	}
+	if (!b->loads_left) {
+		batch_loaded(b);
+		return;
+	}
+	for (uint32_t i = 0; i < b->nsegs; i++) {
+		if (b->segs[i].own)
+			load_begin(b, &b->segs[i]);
+	}
+}
 
 /* ---- gathering */
 
@@ -195,7 +272,7 @@ static bool destage_worth(struct lsvd *l)
 	struct wlog_seg *seg;
 	uint64_t bytes;
 
-	if (l->urgent || l->push_now || l->push_lsn > l->closed_lsn || !list_empty(&l->drains))
+	if (l->urgent || l->push_now || l->push_lsn > l->closed_lsn || !list_empty(&l->drains.waiting))
 		return true;
 	seg = l->hold ? NULL : wlog_next_durable(l->log, l->taken_number);
 	if (!seg)
@@ -218,14 +295,7 @@ void home_destage(struct wlog_home *home, bool urgent)
 
 /* ---- building and putting */
 
-void batch_loaded(struct batch *b)
-{
-	b->state = BATCH_BUILDING;
-	b->l->busy++;
-	host_defer(b->l->host, &b->work);
-}
-
-static void build_timer(struct lsvd_timer *timer)
+static void build_timer(struct timer *timer)
 {
 	batch_loaded(container_of(timer, struct batch, timer));
 }
@@ -259,7 +329,7 @@ static void build_run(struct work *work)
 	} else if (r) {
 		home_failed(l, r);
 		b->timer.fn = build_timer;
-		timer_set(l, &b->timer, retry_at(l, ++b->tries));
+		retry_set(l, &b->timer, ++b->tries);
 	} else {
 		l->st.batched_bytes += b->taken_bytes;
 		l->st.coalesced_bytes += b->coalesced_bytes;
@@ -305,7 +375,7 @@ static void install_defer(struct lsvd *l, struct batch *b)
 	host_defer(l->host, &b->work);
 }
 
-static void install_timer(struct lsvd_timer *timer)
+static void install_timer(struct timer *timer)
 {
 	struct batch *b = container_of(timer, struct batch, timer);
 
@@ -380,7 +450,7 @@ static void install_run(struct work *work)
 		home_failed(l, r);
 		b->timer.fn = install_timer;
 		if (!l->stopping)
-			timer_set(l, &b->timer, retry_at(l, ++b->tries));
+			retry_set(l, &b->timer, ++b->tries);
 	} else if (b->install_at < b->exts) {
 		install_defer(l, b);
 	} else {

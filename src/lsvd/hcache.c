@@ -33,7 +33,7 @@ struct hdr_ent {
 	void *buf;
 	struct list_head waits; /* struct hdr_wait.link */
 	struct store_req req;
-	struct lsvd_timer timer;
+	struct timer timer;
 	uint64_t since_ns;
 	unsigned tries;
 };
@@ -152,7 +152,7 @@ static void hcache_settle(struct hdr_ent *ent, int error)
 	}
 }
 
-static void hcache_timer(struct lsvd_timer *timer)
+static void hcache_timer(struct timer *timer)
 {
 	hcache_submit(container_of(timer, struct hdr_ent, timer));
 }
@@ -193,7 +193,7 @@ static void hcache_done(struct store_req *req)
 		again = ent->tries == 0;
 	if (again) {
 		ent->timer.fn = hcache_timer;
-		timer_set(l, &ent->timer, retry_at(l, ++ent->tries));
+		retry_set(l, &ent->timer, ++ent->tries);
 	} else {
 		hcache_settle(ent, error ? -EIO : 0);
 	}

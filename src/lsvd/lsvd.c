@@ -16,8 +16,7 @@
  *   1. busy counts every request, load and deferred work; when it is zero, and the log is idle,
  *      nothing calls back;
  *   2. once failed is set nothing is written, nothing forgotten, nothing read from the store, and
- *      nothing acknowledged;
- *   3. a drain is done exactly once, from deferred work, never entered.
+ *      nothing acknowledged.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -78,6 +77,26 @@ static const struct wlog_home_ops home_ops = {
 	.destage = home_destage,
 };
 
+static void drains_busy(struct drains *drains, int delta)
+{
+	container_of(drains, struct lsvd, drains)->busy += (uint64_t)(int64_t)delta;
+}
+
+static void waiters_busy(struct drains *drains, int delta)
+{
+	container_of(drains, struct lsvd, ckpt_waiters)->busy += (uint64_t)(int64_t)delta;
+}
+
+static void loads_busy(struct segload_user *user, int delta)
+{
+	container_of(user, struct lsvd, loads)->busy += (uint64_t)(int64_t)delta;
+}
+
+static void loads_failed(struct segload_user *user, int error)
+{
+	home_failed(container_of(user, struct lsvd, loads), error);
+}
+
 struct lsvd *lsvd_alloc(struct host *host, struct store *store, const char *name,
 			const struct lsvd_options *opt)
 {
@@ -95,12 +114,16 @@ struct lsvd *lsvd_alloc(struct host *host, struct store *store, const char *name
 	extmap_init(&l->map, NULL, (size_t)l->opt.map_limit_bytes);
 	hcache_init(l);
 	list_init(&l->batches);
-	list_init(&l->drains);
-	list_init(&l->ckpt_waiters);
-	list_init(&l->done_drains);
+	drains_init(&l->drains, host, drains_busy);
+	drains_init(&l->ckpt_waiters, host, waiters_busy);
 	list_init(&l->ckpt_ios);
 	list_init(&l->trash);
-	list_init(&l->timers);
+	timers_init(&l->timers, host);
+	l->loads = (struct segload_user){ .timers = &l->timers,
+					  .retry_min_ns = l->opt.retry_min_ns,
+					  .retry_max_ns = l->opt.retry_max_ns,
+					  .busy = loads_busy,
+					  .failed = loads_failed };
 	if (read_init(l)) {
 		free(l);
 		return NULL;
@@ -246,6 +269,11 @@ void lsvd_fail(struct lsvd *l, int error, const char *why)
 	drains_check(l);
 }
 
+void retry_set(struct lsvd *l, struct timer *timer, unsigned tries)
+{
+	timers_set_backoff(&l->timers, timer, tries, l->opt.retry_min_ns, l->opt.retry_max_ns);
+}
+
 /* ---- drains */
 
 uint64_t last_lsn(const struct lsvd *l)
@@ -263,86 +291,28 @@ static uint64_t stable_lsn(const struct lsvd *l)
 	return list_first_entry(&l->batches, struct batch, link)->first_lsn - 1;
 }
 
-static void drain_run(struct work *work)
-{
-	struct lsvd *l = container_of(work, struct lsvd, drain_work);
-	struct list_head done, *link;
-
-	list_init(&done);
-	host_enter(l->host);
-	l->drain_queued = false;
-	list_splice_tail(&l->done_drains, &done);
-	host_leave(l->host);
-	while ((link = list_pop(&done))) {
-		struct drain *d = list_entry(link, struct drain, link);
-
-		d->done(d, d->result);
-	}
-	host_enter(l->host);
-	lsvd_exit(l);
-}
-
-void drain_finish(struct lsvd *l, struct drain *d, int error)
-{
-	d->result = error;
-	list_add_tail(&d->link, &l->done_drains);
-	if (l->drain_queued)
-		return;
-	l->drain_queued = true;
-	l->drain_work.run = drain_run;
-	l->busy++;
-	host_defer(l->host, &l->drain_work);
-}
-
-static void drains_fail(struct lsvd *l, struct list_head *list, int error)
-{
-	struct list_head *link;
-
-	while ((link = list_pop(list)))
-		drain_finish(l, list_entry(link, struct drain, link), error);
-}
-
 void drains_check(struct lsvd *l)
 {
-	const uint64_t stable = stable_lsn(l);
-	struct drain *d, *tmp;
-
-	list_for_each_entry_safe(d, tmp, &l->drains, struct drain, link)
-	{
-		if (d->lsn <= stable) {
-			list_del(&d->link);
-			drain_finish(l, d, 0);
-		}
-	}
+	drains_reached(&l->drains, stable_lsn(l));
 	if (l->failed) {
-		drains_fail(l, &l->drains, l->failed);
-		drains_fail(l, &l->ckpt_waiters, l->failed);
+		drains_beyond(&l->drains, 0, l->failed);
+		drains_beyond(&l->ckpt_waiters, 0, l->failed);
 	}
 }
 
-static void drains_late(struct lsvd *l, struct list_head *list, uint64_t now_ns)
+static void drains_late(struct lsvd *l, struct drains *drains, uint64_t now_ns)
 {
-	struct drain *d, *tmp;
-
-	if (!l->home_error || now_ns - l->error_since_ns < l->opt.home_timeout_ns)
-		return;
-	list_for_each_entry_safe(d, tmp, list, struct drain, link)
-	{
-		if (now_ns >= d->deadline_ns) {
-			list_del(&d->link);
-			drain_finish(l, d, l->home_error);
-		}
-	}
+	if (l->home_error && now_ns - l->error_since_ns >= l->opt.home_timeout_ns)
+		drains_timeout(drains, now_ns, l->home_error);
 }
 
 /* Data that a failed log cannot make durable any more will never get here. */
 static void drains_log_failed(struct lsvd *l)
 {
-	struct drain *d, *tmp;
 	struct wlog_status st;
 	bool stuck;
 
-	if (list_empty(&l->drains))
+	if (list_empty(&l->drains.waiting))
 		return;
 	wlog_status(l->log, &st);
 	if (!st.failed)
@@ -350,13 +320,7 @@ static void drains_log_failed(struct lsvd *l)
 	/* The last that is durable may be a part of a write, which is never taken. */
 	stuck = list_empty(&l->batches) && !l->gather_whole &&
 		!wlog_next_durable(l->log, l->taken_number);
-	list_for_each_entry_safe(d, tmp, &l->drains, struct drain, link)
-	{
-		if (stuck || d->lsn > wlog_durable_lsn(l->log)) {
-			list_del(&d->link);
-			drain_finish(l, d, st.failed);
-		}
-	}
+	drains_beyond(&l->drains, stuck ? 0 : wlog_durable_lsn(l->log), st.failed);
 }
 
 /* What has been acknowledged. What is only reserved would not be sealed by wlog_seal(). */
@@ -374,14 +338,14 @@ void lsvd_drain(struct lsvd *l, struct drain *d)
 	d->deadline_ns = host_now_ns(l->host) + l->opt.home_timeout_ns;
 	if (!l->acquired) {
 		/* Only an owner can move what the log may hold. */
-		drain_finish(l, d, l->log && wlog_next_durable(l->log, 0) ? -EPERM : 0);
+		drains_finish(&l->drains, d, l->log && wlog_next_durable(l->log, 0) ? -EPERM : 0);
 		return;
 	}
 	if (l->stopping) {
-		drain_finish(l, d, -ECANCELED);
+		drains_finish(&l->drains, d, -ECANCELED);
 		return;
 	}
-	list_add_tail(&d->link, &l->drains);
+	drains_add(&l->drains, d);
 	if (d->lsn > stable_lsn(l)) {
 		l->drain_lsn = d->lsn;
 		l->push_lsn = d->lsn;
@@ -397,10 +361,10 @@ void lsvd_checkpoint(struct lsvd *l, struct drain *d)
 	d->lsn = l->installed_seq;
 	d->deadline_ns = host_now_ns(l->host) + l->opt.home_timeout_ns;
 	if (!l->acquired || l->stopping) {
-		drain_finish(l, d, l->stopping ? -ECANCELED : -EPERM);
+		drains_finish(&l->ckpt_waiters, d, l->stopping ? -ECANCELED : -EPERM);
 		return;
 	}
-	list_add_tail(&d->link, &l->ckpt_waiters);
+	drains_add(&l->ckpt_waiters, d);
 	ckpt_kick(l);
 	drains_check(l);
 }
@@ -439,7 +403,7 @@ void lsvd_tick(struct lsvd *l)
 
 	if (l->log)
 		wlog_tick(l->log);
-	timers_run(l, now_ns);
+	timers_run(&l->timers, now_ns);
 	if (!l->acquired || l->stopping)
 		return;
 	tick_later(l);
@@ -465,8 +429,9 @@ void lsvd_set_hold(struct lsvd *l, bool hold)
 void lsvd_stop(struct lsvd *l)
 {
 	l->stopping = true;
-	drains_fail(l, &l->drains, -ECANCELED);
-	drains_fail(l, &l->ckpt_waiters, -ECANCELED);
+	l->timers.stopped = true;
+	drains_beyond(&l->drains, 0, -ECANCELED);
+	drains_beyond(&l->ckpt_waiters, 0, -ECANCELED);
 }
 
 /* ---- looking */

@@ -4,10 +4,10 @@
  *
  *   key.c obj.c super.c ckptfmt.c   forms of objects (codec.h)
  *   map.c       the map, the object table and the live counts
- *   put.c       putting one object, for as long as it takes; timers
+ *   put.c       putting one object, for as long as it takes
  *   own.c       the superblock while the volume is owned: proofs of ownership, replacing it
  *   destage.c   batches on their way from the log to the store
- *   batch.c     building an object from segments       segload.c  segments not in memory
+ *   batch.c     building an object from segments
  *   hcache.c    headers of objects, for their checksums
  *   read.c      reads
  *   ckpt.c ckptrun.c   writing checkpoints        load.c   loading them
@@ -27,21 +27,10 @@
 #include "base/extmap.h"
 #include "base/log.h"
 #include "base/mutant.h"
+#include "base/timers.h"
 #include "lsvd/codec.h"
 #include "lsvd/lsvd.h"
-
-/* ---- timers (put.c) */
-
-struct lsvd_timer {
-	struct list_head link; /* l->timers, or unset */
-	uint64_t when_ns;
-	void (*fn)(struct lsvd_timer *timer); /* entered */
-};
-
-void timer_set(struct lsvd *l, struct lsvd_timer *timer, uint64_t when_ns);
-void timers_run(struct lsvd *l, uint64_t now_ns);
-/* When to try again after so many failures in a row. */
-uint64_t retry_at(struct lsvd *l, unsigned tries);
+#include "wlog/segload.h"
 
 /* ---- puts (put.c) */
 
@@ -59,14 +48,14 @@ struct oput {
 	struct list_head link; /* its owner's */
 	/* Its own. */
 	struct store_req req;
-	struct lsvd_timer timer;
+	struct timer timer;
 	struct lsvd_hdr theirs;
 	unsigned tries;
 };
 
 void oput_start(struct oput *put); /* entered */
 
-/* ---- batches (batch.c, segload.c) */
+/* ---- batches (batch.c, destage.c) */
 
 struct batch;
 
@@ -78,10 +67,7 @@ struct bseg {
 	/* Loading what is not in memory. */
 	void *own;
 	struct batch *batch;
-	struct dev_req load;
-	struct lsvd_timer timer;
-	uint64_t dev_off, dev_len, at;
-	unsigned tries, good, bad;
+	struct segload load;
 };
 
 enum batch_state {
@@ -114,12 +100,10 @@ struct batch {
 	uint32_t install_off;  /* sectors of it that are done */
 	unsigned tries;
 	struct work work;
-	struct lsvd_timer timer;
+	struct timer timer;
 };
 
 int batch_build(struct batch *b); /* not entered; -ENOMEM */
-void batch_load(struct batch *b); /* entered */
-void batch_loaded(struct batch *b);
 void batch_unpin(struct batch *b); /* entered */
 void batch_free(struct batch *b);
 
@@ -243,7 +227,7 @@ struct lsvd {
 	bool sb_busy;
 	uint64_t events, proven;
 	struct store_req own_req;
-	struct lsvd_timer own_timer;
+	struct timer own_timer;
 	uint64_t own_event;
 	unsigned own_tries;
 	struct super sb_next;
@@ -274,22 +258,20 @@ struct lsvd {
 	bool push_now;
 
 	/* Waiters. */
-	struct list_head drains, ckpt_waiters, done_drains;
-	struct work drain_work;
-	bool drain_queued;
+	struct drains drains, ckpt_waiters;
 
 	/* Checkpoints (ckptrun.c). */
 	struct ckpt ckpt;
 	bool ckpt_active, ckpt_timer_set, ckpt_super_wanted;
 	struct list_head ckpt_ios;
 	struct work ckpt_work;
-	struct lsvd_timer ckpt_timer;
+	struct timer ckpt_timer;
 	unsigned ckpt_tries;
 	uint64_t since_ckpt, next_ckpt_no;
 	struct root_ref ckpt_third, ckpt_bad; /* to be deleted once the superblock is replaced */
 	struct list_head trash;
 	struct store_req trash_req;
-	struct lsvd_timer trash_timer;
+	struct timer trash_timer;
 	void *trash_buf;
 	bool trash_busy;
 	unsigned trash_tries;
@@ -300,7 +282,8 @@ struct lsvd {
 	struct list_head rd_free;
 	void *rd_queue_head, *rd_queue_tail; /* pieces or requests that wait for a free rd */
 
-	struct list_head timers;
+	struct timers timers;
+	struct segload_user loads;
 	uint64_t busy; /* requests, loads and works in flight */
 
 	/* The store's health. */
@@ -336,10 +319,11 @@ void lsvd_fail(struct lsvd *l, int error, const char *why); /* entered */
 void lsvd_exit(struct lsvd *l);
 void home_failed(struct lsvd *l, int error);               /* entered: a write to the store */
 void home_works(struct lsvd *l);
+/* entered: runs the timer later, after so many failures in a row */
+void retry_set(struct lsvd *l, struct timer *timer, unsigned tries);
 void tick_later(struct lsvd *l);                           /* entered: asks for the next */
 uint64_t last_lsn(const struct lsvd *l); /* the last LSN that was really used */
 void drains_check(struct lsvd *l);
-void drain_finish(struct lsvd *l, struct drain *drain, int error);
 void info_from_super(const struct super *sb, uint64_t version, struct lsvd_info *ret);
 
 /* ---- destage.c */

@@ -63,13 +63,13 @@ static void own_idle(struct lsvd *l)
 	trash_kick(l);
 }
 
-static void own_retry(struct lsvd *l, int error, void (*fn)(struct lsvd_timer *timer))
+static void own_retry(struct lsvd *l, int error, void (*fn)(struct timer *timer))
 {
 	home_failed(l, error);
 	if (l->stopping || l->failed)
 		return;
 	l->own_timer.fn = fn;
-	timer_set(l, &l->own_timer, retry_at(l, ++l->own_tries));
+	retry_set(l, &l->own_timer, ++l->own_tries);
 }
 
 static void own_fenced(struct lsvd *l)
@@ -79,7 +79,7 @@ static void own_fenced(struct lsvd *l)
 
 /* ---- proofs */
 
-static void own_prove_timer(struct lsvd_timer *timer)
+static void own_prove_timer(struct timer *timer)
 {
 	own_submit_prove(container_of(timer, struct lsvd, own_timer));
 }
@@ -127,12 +127,12 @@ static void own_replaced(struct lsvd *l, uint64_t version)
 	own_idle(l);
 }
 
-static void own_replace_timer(struct lsvd_timer *timer)
+static void own_replace_timer(struct timer *timer)
 {
 	own_submit_replace(container_of(timer, struct lsvd, own_timer));
 }
 
-static void own_read_timer(struct lsvd_timer *timer)
+static void own_read_timer(struct timer *timer)
 {
 	own_submit_read(container_of(timer, struct lsvd, own_timer));
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Putting one object, and the timers that every retry here is set by.
+ * Putting one object.
  *
  * A put is repeated until it has happened: while the store fails nothing is lost, the log keeps
  * the data, fills, and slows its writers down (P8). Errors that look permanent (no permission, no
@@ -26,56 +26,6 @@
 
 #include "lsvd/lsvd_impl.h"
 
-/* ---- timers */
-
-void timer_set(struct lsvd *l, struct lsvd_timer *timer, uint64_t when_ns)
-{
-	timer->when_ns = when_ns;
-	list_add_tail(&timer->link, &l->timers);
-	host_wake_at(l->host, when_ns);
-}
-
-void timers_run(struct lsvd *l, uint64_t now_ns)
-{
-	struct lsvd_timer *t, *tmp;
-	struct list_head due;
-	struct list_head *link;
-	uint64_t next = UINT64_MAX;
-
-	list_init(&due);
-	list_for_each_entry_safe(t, tmp, &l->timers, struct lsvd_timer, link)
-	{
-		if (t->when_ns > now_ns) {
-			next = t->when_ns < next ? t->when_ns : next;
-			continue;
-		}
-		list_del(&t->link);
-		list_add_tail(&t->link, &due);
-	}
-	if (next != UINT64_MAX)
-		host_wake_at(l->host, next);
-	while ((link = list_pop(&due))) {
-		t = list_entry(link, struct lsvd_timer, link);
-		if (!l->stopping)
-			t->fn(t);
-	}
-}
-
-uint64_t retry_at(struct lsvd *l, unsigned tries)
-{
-	uint64_t wait = l->opt.retry_min_ns;
-
-	for (unsigned i = 1; i < tries && wait < l->opt.retry_max_ns; i++)
-		wait *= 2;
-	if (wait > l->opt.retry_max_ns)
-		wait = l->opt.retry_max_ns;
-	/* Up to a quarter more, so that many clients of one server do not come back at once. */
-	wait += host_random(l->host) % (wait / 4 + 1);
-	return host_now_ns(l->host) + wait;
-}
-
-/* ---- puts */
-
 static void oput_done(struct store_req *req);
 
 static void oput_submit(struct oput *put)
@@ -92,7 +42,7 @@ static void oput_submit(struct oput *put)
 	store_submit(put->l->store, req);
 }
 
-static void oput_timer(struct lsvd_timer *timer)
+static void oput_timer(struct timer *timer)
 {
 	oput_submit(container_of(timer, struct oput, timer));
 }
@@ -105,7 +55,7 @@ static void oput_again(struct oput *put, int error)
 	l->st.put_retries++;
 	home_failed(l, error);
 	if (!l->stopping && !l->failed)
-		timer_set(l, &put->timer, retry_at(l, ++put->tries));
+		retry_set(l, &put->timer, ++put->tries);
 	lsvd_exit(l);
 }
 

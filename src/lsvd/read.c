@@ -49,7 +49,7 @@ struct rd_piece {
 struct rget {
 	struct rd *rd;
 	struct store_req req;
-	struct lsvd_timer timer;
+	struct timer timer;
 	const void *hdr;
 	uint64_t seq;
 	uint32_t from, to;     /* sectors of the data */
@@ -124,7 +124,7 @@ static void rget_copy(const struct rget *g)
 
 /* ---- gets */
 
-static void rget_timer(struct lsvd_timer *timer)
+static void rget_timer(struct timer *timer)
 {
 	rget_submit(container_of(timer, struct rget, timer));
 }
@@ -185,7 +185,7 @@ static void rget_done(struct store_req *req)
 	host_enter(l->host);
 	if (rget_again(g, error)) {
 		g->timer.fn = rget_timer;
-		timer_set(l, &g->timer, retry_at(l, ++g->tries));
+		retry_set(l, &g->timer, ++g->tries);
 	} else {
 		if (error)
 			rd->result = -EIO;
