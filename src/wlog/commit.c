@@ -49,6 +49,8 @@ static void commit_durable(struct wlog *log, uint64_t upto)
 		assert(seg->state == SEG_WRITTEN);
 		seg->state = SEG_DURABLE;
 		log->durable_lsn = seg->last_lsn;
+		if (seg_ends_whole(seg))
+			log->whole_seg = seg->number;
 		log->undurable_bytes -= total_bytes(seg);
 	}
 	if (log->commit_target <= log->durable_seg)

@@ -434,7 +434,7 @@ int replay(struct wlog *log, const struct wlog_sb *sb, struct err *err)
 	log->durable_lsn = s.last_lsn;
 	log->published_lsn = s.last_lsn;
 	log->durable_seg = log->written_seg = log->submitted_seg = log->next_seg - 1;
-	log->sealed_seg = log->closed_seg = log->next_seg - 1;
+	log->sealed_seg = log->closed_seg = log->whole_seg = log->next_seg - 1;
 	return 0;
 }
 

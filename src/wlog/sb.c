@@ -12,6 +12,8 @@
  * 2. Segments from cut_seg on carry log_epoch, those before it an older one. A segment with a
  *    later epoch than the superblock's means that the newer superblock is lost: refused.
  * 3. Everything up to watermark_lsn was durable when it was written.
+ * 4. destaged_lsn and what the home keeps here are of one moment: both are taken when the
+ *    superblock is encoded, entered, and not again until the next one.
  */
 #include "wlog/wlog_impl.h"
 
@@ -31,6 +33,11 @@ static uint32_t sb_crc(const struct wlog_sb *sb)
 
 	crc = crc32c(crc, &zero, sizeof(zero));
 	return crc32c(crc, bytes + at + sizeof(zero), sizeof(*sb) - at - sizeof(zero));
+}
+
+void sb_sign(struct wlog_sb *sb)
+{
+	sb->crc = le32_make(sb_crc(sb));
 }
 
 void sb_encode(const struct wlog *log, const struct tail *tail, bool clean, struct wlog_sb *sb)
@@ -57,7 +64,9 @@ void sb_encode(const struct wlog *log, const struct tail *tail, bool clean, stru
 	sb->wall_ns = le64_make(log->host ? host_wall_ns(log->host) : 0);
 	sb->tail_prev_crc = le32_make(tail->prev_crc);
 	sb->state = le32_make(clean ? WLOG_STATE_CLEAN : 0);
-	sb->crc = le32_make(sb_crc(sb));
+	sb->home_bytes = le32_make(log->home_bytes);
+	memcpy(sb->home, log->home_state, log->home_bytes);
+	sb_sign(sb);
 }
 
 static bool sb_geometry_ok(const struct wlog_sb *sb, uint64_t device_bytes)
@@ -91,6 +100,9 @@ int sb_decode(const void *block, uint64_t device_bytes, struct wlog_sb *ret, str
 				   (unsigned long long)le64_get(sb->ring_bytes),
 				   (unsigned long long)le64_get(sb->ring_off),
 				   (unsigned long long)device_bytes);
+	if (le32_get(sb->home_bytes) > sizeof(sb->home))
+		return err_corrupt(err, "log superblock: %u bytes of the home, %zu at most",
+				   le32_get(sb->home_bytes), sizeof(sb->home));
 	*ret = *sb;
 	return 0;
 }
@@ -163,6 +175,8 @@ void sb_load(struct wlog *log, const struct wlog_sb *sb, uint32_t slot)
 	log->destaged_lsn = le64_get(sb->destaged_lsn);
 	log->next_lsn = le64_get(sb->next_lsn);
 	log->life_bytes = le64_get(sb->life_bytes);
+	log->home_bytes = le32_get(sb->home_bytes);
+	memcpy(log->home_state, sb->home, log->home_bytes);
 }
 
 /* Durable when it returns 0 (FUA). Only while nothing else is in flight. */

@@ -38,9 +38,7 @@ uint64_t rec_value(uint64_t number, const struct wlog_rec_disk *rec)
 
 struct wlog_seg *seg_of_value(const struct wlog *log, uint64_t value)
 {
-	if (value & EXTMAP_CONST)
-		return seg_get(log, (value & ~EXTMAP_CONST) >> WLOG_TAG_BITS);
-	return seg_get(log, value >> WLOG_OFF_BITS);
+	return seg_get(log, value_seg(value));
 }
 
 uint64_t seg_dev_off(const struct wlog *log, const struct wlog_seg *seg)

@@ -179,6 +179,8 @@ int wlog_probe(struct dev *dev, struct wlog_info *ret, struct err *err)
 	ret->destaged_lsn = le64_get(sb.destaged_lsn);
 	ret->bytes_written = le64_get(sb.life_bytes);
 	ret->sealed_wall_ns = le64_get(sb.wall_ns);
+	ret->home_bytes = le32_get(sb.home_bytes);
+	memcpy(ret->home, sb.home, ret->home_bytes);
 	ret->clean = le32_get(sb.state) & WLOG_STATE_CLEAN;
 	return 0;
 }
@@ -216,6 +218,20 @@ static void set_limits(struct wlog *log)
 	if (max_io > WLOG_MAX_IO_BYTES)
 		max_io = WLOG_MAX_IO_BYTES;
 	log->max_io_sectors = (uint32_t)(max_io / WLOG_BLOCK * WLOG_BLOCK / DEV_SECTOR_BYTES);
+}
+
+const void *wlog_home_state(const struct wlog *log, uint32_t *ret_bytes)
+{
+	*ret_bytes = log->home_bytes;
+	return log->home_state;
+}
+
+void wlog_set_home_state(struct wlog *log, const void *state, uint32_t bytes)
+{
+	assert(bytes <= WLOG_HOME_BYTES);
+	memmove(log->home_state, state, bytes);
+	memset(log->home_state + bytes, 0, WLOG_HOME_BYTES - bytes);
+	log->home_bytes = bytes;
 }
 
 uint32_t wlog_max_io_bytes(const struct wlog *log)
@@ -485,15 +501,13 @@ void wlog_seg_unpin(struct wlog *log, struct wlog_seg *seg)
 
 void wlog_seg_view(const struct wlog_seg *seg, struct wlog_seg_view *ret)
 {
-	const struct wlog_rec_disk *last = &seg->recs[seg->records - 1];
-
 	ret->number = seg->number;
 	ret->first_lsn = seg->first_lsn;
 	ret->last_lsn = seg->last_lsn;
 	ret->wall_ns = seg->wall_ns;
 	ret->records = seg->records;
 	ret->data_sectors = seg->data_sectors;
-	ret->ends_whole = !(last->flags & WLOG_REC_CONTINUES) || (last->flags & WLOG_REC_VOID);
+	ret->ends_whole = seg_ends_whole(seg);
 	ret->data = seg->home_mem_pins ? seg_data(seg) : NULL;
 }
 
@@ -557,6 +571,52 @@ uint64_t wlog_extent(struct wlog *log, uint64_t lba, uint64_t end, int *ret_type
 		at = ext.lba + ext.sectors < end ? ext.lba + ext.sectors : end;
 		if (at == end)
 			return end;
+	}
+	return end;
+}
+
+/*
+ * A newer copy that only memory holds may vanish in a crash, and with the old one skipped and its
+ * segment destaged nothing would be left of the sector but what the home had before: the newer one
+ * counts only when it is durable (L7).
+ */
+static bool superseded(const struct wlog *log, uint64_t value, uint64_t number)
+{
+	const uint64_t seg = value_seg(value);
+
+	if (seg <= number)
+		return false;
+	if (seg > log->durable_seg)
+		return !VARVE_STEP("wlog.superseded_durable");
+	/* The beginning of a write whose end is not durable is dropped by replay. */
+	return seg <= log->whole_seg || !VARVE_STEP("wlog.superseded_whole");
+}
+
+uint64_t wlog_superseded(struct wlog *log, uint64_t lba, uint64_t end, uint64_t number,
+			 bool *ret)
+{
+	struct extmap_iter it;
+	struct extent ext;
+	uint64_t at = lba;
+
+	*ret = false;
+	extmap_iter_init(&it, &log->map, lba);
+	while (at < end) {
+		/* What the map does not name at all is nowhere newer. */
+		const bool more = extmap_iter_next(&it, &ext) && ext.lba < end;
+		const bool newer = more && ext.lba <= at && superseded(log, ext.value, number);
+
+		if (at == lba)
+			*ret = newer;
+		else if (newer != *ret)
+			return at;
+		if (more && ext.lba > at) {
+			/* A hole before the extent, which is looked at next. */
+			at = ext.lba;
+			if (superseded(log, ext.value, number) != *ret)
+				return at;
+		}
+		at = more && ext.lba + ext.sectors < end ? ext.lba + ext.sectors : end;
 	}
 	return end;
 }

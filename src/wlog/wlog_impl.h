@@ -106,6 +106,7 @@ struct wlog_write {
 	bool filled;
 };
 
+static_assert(sizeof(((struct wlog_sb *)0)->home) == WLOG_HOME_BYTES, "the home's bytes");
 static_assert(sizeof(struct wlog_write) <= sizeof(((struct dev_req *)0)->priv), "fits priv");
 
 static inline struct wlog_write *wlog_write_of(struct dev_req *req)
@@ -147,6 +148,7 @@ struct wlog {
 	 *   .. destaged_seg      the home has them
 	 *   .. forgotten_seg     and the map no longer names them
 	 *   .. durable_seg       survive a crash
+	 *   .. whole_seg         and so does the end of every write in them
 	 *   .. written_seg       are acknowledged by the device, without a gap
 	 *   .. submitted_seg     are at the device
 	 *   .. sealed_seg        have their header
@@ -155,8 +157,8 @@ struct wlog {
 	struct wlog_seg **segs;
 	uint64_t segs_cap;
 	uint64_t tail_seg, next_seg;
-	uint64_t destaged_seg, forgotten_seg, durable_seg, written_seg, submitted_seg, sealed_seg,
-		closed_seg;
+	uint64_t destaged_seg, forgotten_seg, whole_seg, durable_seg, written_seg, submitted_seg,
+		sealed_seg, closed_seg;
 	struct wlog_seg *open;
 	uint64_t head_pos; /* where the next segment that closes goes */
 	struct tail tail;  /* as in the durable superblock: space before it may be overwritten */
@@ -209,12 +211,17 @@ struct wlog {
 
 	uint32_t reads; /* that are not done */
 
+	/* What the home keeps in the superblock, as it will be in the next one. */
+	uint32_t home_bytes;
+	uint8_t home_state[WLOG_HOME_BYTES];
+
 	struct wlog_status st; /* counters */
 };
 
 /* ---- sb.c */
 
 void sb_encode(const struct wlog *log, const struct tail *tail, bool clean, struct wlog_sb *sb);
+void sb_sign(struct wlog_sb *sb); /* its checksum: what sb_encode() ends with */
 int sb_decode(const void *block, uint64_t device_bytes, struct wlog_sb *ret, struct err *err);
 /* The newest valid superblock and its slot. */
 int sb_read(struct dev *dev, struct wlog_sb *ret, uint32_t *ret_slot, struct err *err);
@@ -264,6 +271,21 @@ void *seg_data(const struct wlog_seg *seg);
 void seg_mem_pin(struct wlog *log, struct wlog_seg *seg, bool home);
 void seg_mem_unpin(struct wlog *log, struct wlog_seg *seg, bool home);
 uint64_t rec_value(uint64_t number, const struct wlog_rec_disk *rec);
+
+/* The number of the segment whose record a map value names. */
+static inline uint64_t value_seg(uint64_t value)
+{
+	return value & EXTMAP_CONST ? (value & ~EXTMAP_CONST) >> WLOG_TAG_BITS :
+				      value >> WLOG_OFF_BITS;
+}
+
+/* Whether no write goes on in the next segment. */
+static inline bool seg_ends_whole(const struct wlog_seg *seg)
+{
+	const uint8_t flags = seg->recs[seg->records - 1].flags;
+
+	return !(flags & WLOG_REC_CONTINUES) || (flags & WLOG_REC_VOID);
+}
 
 /* ---- write.c */
 

@@ -67,12 +67,15 @@ struct wlog_sb {
 	le64 wall_ns;      /* when this superblock was written */
 	le32 tail_prev_crc; /* header CRC of the segment before the tail */
 	le32 state;
-	uint8_t reserved[3896];
+	le32 home_bytes; /* of home that are used */
+	uint8_t home[2048]; /* what the home keeps here, in a form of its own; then zeros */
+	uint8_t reserved[1844];
 };
 
 static_assert(sizeof(struct wlog_sb) == WLOG_BLOCK, "a superblock is one block");
 static_assert(offsetof(struct wlog_sb, sb_seq) == 72, "wlog_sb.sb_seq");
 static_assert(offsetof(struct wlog_sb, tail_prev_crc) == 192, "wlog_sb.tail_prev_crc");
+static_assert(offsetof(struct wlog_sb, home) == 204, "wlog_sb.home");
 
 /* wlog_seg_hdr.flags */
 #define WLOG_SEG_PAD (1u << 0) /* no records; covers the rest of the ring */
