@@ -14,10 +14,10 @@
  * Invariants
  *   1. acquire_run() runs once for each time that LOOKING became ACQUIRING, with no request in the
  *      engine: acquire_started is set once, by whoever finds all counters zero.
- *   2. vol->lsvd and vol->log change only in ACQUIRING. Whoever uses them without a request
+ *   2. vol->engine and vol->log change only in ACQUIRING. Whoever uses them without a request
  *      (status, tick, drain) enters by volume_enter_settled(), or looks at the state.
  *
- * Locks: the host's. lsvd_acquire() and the like run not entered.
+ * Locks: the host's. What the home does to open, acquire and the like runs not entered.
  */
 #include <errno.h>
 #include <string.h>
@@ -34,7 +34,7 @@
 
 static void learn_log(struct varve_volume *vol)
 {
-	vol->log = lsvd_log(vol->lsvd);
+	vol->log = vol->home->ops->log(vol->home);
 	/* Relaxed: whoever cuts a request by an old value cuts it too fine, or the engine says. */
 	atomic_store_explicit(&vol->max_io_bytes,
 			      vol->log ? wlog_max_io_bytes(vol->log) : MAX_IO_WITHOUT_LOG,
@@ -43,17 +43,13 @@ static void learn_log(struct varve_volume *vol)
 
 int volume_engine_open(struct varve_volume *vol, struct err *err)
 {
-	struct dev *cache = vol->h.dev ? &vol->h.dev->dev : NULL;
-	struct lsvd *lsvd;
-	int rc;
+	const int rc = vol->home->ops->open(vol->home, vol->discard_cache, &vol->cut, err);
 
-	rc = lsvd_open(&vol->h.host, &vol->h.store->store, vol->object, cache, vol->discard_cache,
-		       &vol->cfg.opt, &lsvd, &vol->cut, err);
 	if (rc)
 		return rc;
 	/* Entered: the engine has set the timer already, and a tick may look. */
 	volume_enter(vol);
-	vol->lsvd = lsvd;
+	vol->engine = true;
 	learn_log(vol);
 	host_wake_at(&vol->h.host, clock_now_ns());
 	volume_leave(vol);
@@ -62,22 +58,22 @@ int volume_engine_open(struct varve_volume *vol, struct err *err)
 
 void volume_engine_close(struct varve_volume *vol)
 {
-	struct lsvd *lsvd = vol->lsvd;
+	struct home *home = vol->home;
 
-	if (!lsvd)
+	if (!vol->engine)
 		return;
 	volume_enter(vol);
-	lsvd_stop(lsvd);
+	home->ops->stop(home);
 	volume_leave(vol);
 	/* What stop has left to do comes back by itself; each return is a leave. */
 	volume_enter(vol);
-	while (!lsvd_idle(lsvd))
+	while (!home->ops->idle(home))
 		vhost_wait(&vol->h, UINT64_MAX);
 	/* Entered: a tick that comes later finds nothing to tick. */
-	vol->lsvd = NULL;
+	vol->engine = false;
 	vol->log = NULL;
 	volume_leave(vol);
-	lsvd_close(lsvd);
+	home->ops->close(home);
 }
 
 static int engine_reopen(struct varve_volume *vol, struct err *err)
@@ -124,7 +120,7 @@ static int take_right(struct varve_volume *vol, struct err *err)
 	int rc = vol->reopen_first ? engine_reopen(vol, err) : 0;
 
 	for (int i = 0; !rc && i < ACQUIRE_TRIES; i++) {
-		rc = lsvd_acquire(vol->lsvd, err);
+		rc = vol->home->ops->acquire(vol->home, err);
 		if (rc != -EAGAIN)
 			break;
 		err_clear(err);
@@ -170,7 +166,7 @@ void acquire_run(struct varve_volume *vol)
 	volume_enter(vol);
 	vol->acquire_err = err;
 	vol->reopen_first = rc != 0;
-	if (!vol->lsvd) {
+	if (!vol->engine) {
 		vol->failed = rc;
 		atomic_store(&vol->state, VOLUME_FAILED);
 	} else {

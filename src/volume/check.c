@@ -2,11 +2,12 @@
 /*
  * Verifying a volume at rest.
  *
- *	1. the store: superblock, checkpoints, stream, every object with all its data (lsvd_check)
- *	2. the pair: opening for reading replays the log and compares it with the superblock
- *	3. the log's data: whatever the log holds is read, which verifies its checksums. What it
- *	   does not hold has been verified by step 1; reading it again finds nothing new, but
- *	   reading all extents also proves that map, objects and log together answer
+ *	1. the home, by itself: of lsvd superblock, checkpoints, stream, every object with all its
+ *	   data; of boost the binding in the log
+ *	2. the pair: opening for reading replays the log and compares it with the home
+ *	3. the log's data: whatever the log holds is read, which verifies its checksums. What the
+ *	   home says beside (home_ops.check_run) is read too: that all extents of an lsvd volume
+ *	   can be read proves that map, objects and log together answer
  *
  * A range that cannot be read is halved until the problem has an address. Nothing is written and
  * no right is taken; a volume that somebody is writing to may show problems that are none.
@@ -18,8 +19,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "lsvd/lsvd_check.h"
-#include "volume/media.h"
 #include "volume/open.h"
 
 #define CHECK_CHUNK (UINT64_C(1) << 20)
@@ -27,7 +26,7 @@
 #define CHECK_STEPS 1000        /* of progress, for each half */
 
 struct run {
-	struct lsvd_check store;
+	struct varve_check home; /* what the home tells */
 	struct varve_volume *vol;
 	struct varve_check *user;
 	char *buf;
@@ -50,39 +49,23 @@ static void progress(struct run *run, unsigned int half, uint64_t done, uint64_t
 		run->user->progress(run->user, half * CHECK_STEPS + part, 2 * CHECK_STEPS);
 }
 
-/* ---- the store ----------------------------------------------------------------------------- */
+/* ---- the home ------------------------------------------------------------------------------ */
 
-static void store_problem(struct lsvd_check *check, const struct lsvd_problem *problem)
+static void home_problem(struct varve_check *check, const char *text)
 {
-	char text[ERR_TEXT_LEN + STORE_KEY_MAX + 64];
-	int n = snprintf(text, sizeof(text), "%s: %s", problem->object, problem->text);
-
-	if (problem->sectors && n > 0 && (size_t)n < sizeof(text))
-		snprintf(text + n, sizeof(text) - (size_t)n, " (bytes %llu to %llu of the volume)",
-			 (unsigned long long)problem->lba * DEV_SECTOR_BYTES,
-			 (unsigned long long)(problem->lba + problem->sectors) *
-				 DEV_SECTOR_BYTES);
-	report(container_of(check, struct run, store), text);
+	report(container_of(check, struct run, home), text);
 }
 
-static void store_progress(struct lsvd_check *check, uint64_t done, uint64_t total)
+static void home_progress(struct varve_check *check, uint64_t done, uint64_t total)
 {
-	progress(container_of(check, struct run, store), 0, done, total);
+	progress(container_of(check, struct run, home), 0, done, total);
 }
 
-static int check_store(struct run *run, const struct volume_config *cfg, struct err *err)
+static int check_home(struct run *run, const struct volume_config *cfg, struct err *err)
 {
-	char object[STORE_KEY_MAX + 1];
-	struct store *store;
-	int rc = media_store_open(cfg->store, &store, object, err);
-
-	if (rc)
-		return rc;
-	run->store.problem = store_problem;
-	run->store.progress = store_progress;
-	rc = lsvd_check(store, object, &run->store, err);
-	store_close(store);
-	return rc;
+	run->home.problem = home_problem;
+	run->home.progress = home_progress;
+	return home_of(cfg)->check(cfg, &run->home, err);
 }
 
 /* ---- what can be read ---------------------------------------------------------------------- */
@@ -105,26 +88,40 @@ static void read_range(struct run *run, uint64_t offset, uint64_t length)
 	report(run, text);
 }
 
+/* The run that the home wants read, or not, at offset; its end. */
+static int next_run(struct varve_volume *vol, uint64_t offset, uint64_t size, uint64_t *ret_end,
+		    bool *ret_read)
+{
+	const int rc = volume_enter_settled(vol);
+
+	if (rc)
+		return errmsg_set(rc, "volume %s has failed", vol->cfg.name);
+	*ret_end = vol->home->ops->check_run(vol->home, offset / DEV_SECTOR_BYTES,
+					     size / DEV_SECTOR_BYTES, ret_read) *
+		   DEV_SECTOR_BYTES;
+	volume_leave(vol);
+	return 0;
+}
+
 static int read_all(struct run *run)
 {
 	const uint64_t size = run->vol->size_bytes;
-	uint64_t at = 0, length;
+	uint64_t at = 0, end = 0;
 	bool data;
 
 	while (at < size) {
-		int rc = varve_extent(run->vol, at, size - at, &length, &data);
+		int rc = next_run(run->vol, at, size, &end, &data);
 
 		if (rc)
 			return rc;
-		for (const uint64_t end = at + length; data && at < end;) {
+		while (data && at < end) {
 			const uint64_t n = end - at < CHECK_CHUNK ? end - at : CHECK_CHUNK;
 
 			read_range(run, at, n);
 			at += n;
 			progress(run, 1, at, size);
 		}
-		if (!data)
-			at += length;
+		at = end;
 	}
 	progress(run, 1, size, size);
 	return 0;
@@ -157,7 +154,7 @@ static int check(const char *name_or_spec, struct run *run, struct volume_config
 	int rc = open_configure(name_or_spec, NULL, cfg, err);
 
 	if (!rc)
-		rc = check_store(run, cfg, err);
+		rc = check_home(run, cfg, err);
 	return rc ? rc : check_volume(run, cfg, err);
 }
 

@@ -26,6 +26,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "volume/home.h"
+
 #define SECTION "volume"
 #define SUFFIX ".conf"
 
@@ -169,6 +171,21 @@ int config_read(const char *name, struct volume_config *cfg, struct err *err)
 	return p.rc;
 }
 
+int config_open(const char *name, struct volume_config *cfg, struct err *err)
+{
+	int rc;
+
+	settings_default(cfg);
+	rc = config_read(name, cfg, err);
+	if (rc)
+		return rc;
+	snprintf(cfg->name, sizeof(cfg->name), "%s", name);
+	rc = settings_check(cfg, err);
+	if (!rc)
+		rc = home_of(cfg)->configured(cfg, err);
+	return rc ? err_prefix(err, "volume %s", name) : 0;
+}
+
 /* ---- writing ------------------------------------------------------------------------------- */
 
 static int make_dir(const char *dir, struct err *err)
@@ -230,7 +247,8 @@ static bool is_written(const struct volume_config *cfg, unsigned int i)
 {
 	const unsigned int flags = settings_table[i].flags;
 
-	return !(flags & SETTING_CREATE) && ((cfg->given >> i & 1) || (flags & SETTING_DEFINES));
+	return !(flags & (SETTING_CREATE | SETTING_ONCE)) &&
+	       ((cfg->given >> i & 1) || (flags & SETTING_DEFINES));
 }
 
 int config_fits(const struct volume_config *cfg, struct err *err)

@@ -18,6 +18,9 @@ int config_path(const char *name, char path[PATH_MAX], struct err *err);
 /* Reads NAME's definition over what cfg has. -ENOENT when there is none. */
 int config_read(const char *name, struct volume_config *cfg, struct err *err);
 
+/* The same over the defaults, and all that opening needs must be there. */
+int config_open(const char *name, struct volume_config *cfg, struct err *err);
+
 /* -ENAMETOOLONG when a setting would make a line that config_read() cannot read. */
 int config_fits(const struct volume_config *cfg, struct err *err);
 

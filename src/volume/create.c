@@ -5,7 +5,7 @@
  * varve_create() goes through these steps, and back through those it has done when one fails:
  *
  *	1. the cache: open it, or create the file; format it if it is new or that is asked for
- *	2. the superblock in the store
+ *	2. what belongs to the home: a superblock in the store, ...
  *	3. open the volume and take the writer's right, once: this binds volume and cache to each
  *	   other, so that a lost cache is noticed from the first write on
  *	4. the definition
@@ -24,17 +24,14 @@
 
 #include "runtime/clock.h"
 #include "volume/config.h"
-#include "volume/erase.h"
 #include "volume/media.h"
 #include "volume/open.h"
 
 /* What has been done and may have to be undone. */
 struct creation {
 	struct volume_config cfg;
-	struct store *store;
-	char object[STORE_KEY_MAX + 1];
 	bool cache_made;
-	bool super_made;
+	bool home_made;
 };
 
 static int validate(const char *name, struct volume_config *cfg, struct err *err)
@@ -47,14 +44,10 @@ static int validate(const char *name, struct volume_config *cfg, struct err *err
 	if (!access(path, F_OK))
 		return err_set(err, -EEXIST, "volume %s exists already (%s)", name, path);
 	snprintf(cfg->name, sizeof(cfg->name), "%s", name);
-	if (strcmp(cfg->type, "lsvd") != 0)
-		return err_set(err, -EINVAL, "type = %s: there is only lsvd", cfg->type);
-	if (!cfg->size_bytes || !cfg->store[0] || media_is_none(cfg->cache))
-		return err_set(err, -EINVAL, "volume %s needs size, store and cache", name);
-	if (cfg->size_bytes % cfg->block_bytes)
-		return err_set(err, -EINVAL, "size is not a multiple of block_size (%llu)",
-			       (unsigned long long)cfg->block_bytes);
-	return config_fits(cfg, err);
+	rc = settings_check(cfg, err);
+	if (!rc)
+		rc = home_of(cfg)->create_check(cfg, err);
+	return rc ? rc : config_fits(cfg, err);
 }
 
 /* ---- the cache ----------------------------------------------------------------------------- */
@@ -121,21 +114,6 @@ static int prepare_cache(struct creation *c, struct err *err)
 
 /* ---- volumes ------------------------------------------------------------------------------- */
 
-static int make_super(struct creation *c, struct err *err)
-{
-	const struct lsvd_create_options opt = {
-		.size_bytes = c->cfg.size_bytes,
-		.block_bytes = (uint32_t)c->cfg.block_bytes,
-		.wall_ns = clock_wall_ns(),
-	};
-	int rc = media_store_open(c->cfg.store, &c->store, c->object, err);
-
-	if (!rc)
-		rc = lsvd_create(c->store, c->object, &opt, err);
-	c->super_made = !rc;
-	return rc;
-}
-
 static int bind_cache(struct creation *c, struct err *err)
 {
 	struct varve_volume *vol;
@@ -154,8 +132,8 @@ static int bind_cache(struct creation *c, struct err *err)
 
 static void undo(struct creation *c)
 {
-	if (c->super_made)
-		erase_objects(c->store, c->object, NULL);
+	if (c->home_made)
+		home_of(&c->cfg)->create_unmake(&c->cfg);
 	if (c->cache_made)
 		unlink(c->cfg.cache);
 }
@@ -173,14 +151,13 @@ static int create(struct creation *c, const char *name, const char *const *setti
 		return rc;
 	rc = prepare_cache(c, err);
 	if (!rc)
-		rc = make_super(c, err);
+		rc = home_of(&c->cfg)->create_make(&c->cfg, &c->home_made, err);
 	if (!rc)
 		rc = bind_cache(c, err);
 	if (!rc)
 		rc = config_write(name, &c->cfg, err);
 	if (rc)
 		undo(c);
-	store_close(c->store);
 	return rc;
 }
 

@@ -4,15 +4,11 @@
  *
  *	cache        the superblock of a log
  *	log          every segment that a recovery would replay, with its records
- *	superblock   a volume's superblock object; these and the following: lsvd/lsvd_dump.h
- *	objects      every data object
- *	checkpoint   the newest root with its parts
- *	KEY          one object
+ *	others       what the home knows: home_ops.dump
  *
  * Nothing is written and no right is taken.
  * The log is opened as recovery would open it, over a home that holds nothing.
  */
-#include <assert.h>
 #include <errno.h>
 #include <jansson.h>
 #include <stdio.h>
@@ -20,22 +16,11 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "lsvd/lsvd_dump.h"
-#include "lsvd/lsvd_layout.h"
+#include "volume/json.h"
 #include "volume/media.h"
 #include "volume/open.h"
 
-static void put(json_t *to, const char *key, uint64_t value)
-{
-	json_object_set_new(to, key, json_integer((json_int_t)value));
-}
-
-static void put_uuid(json_t *to, const char *key, const struct uuid *uuid)
-{
-	char text[UUID_TEXT_LEN];
-
-	json_object_set_new(to, key, json_string(uuid_to_text(uuid, text)));
-}
+#define LBA_END (UINT64_C(1) << 48) /* a volume's at most */
 
 /* ---- caches -------------------------------------------------------------------------------- */
 
@@ -43,18 +28,18 @@ static json_t *cache_json(const struct wlog_info *info)
 {
 	json_t *top = json_object();
 
-	put_uuid(top, "uuid", &info->id.log_uuid);
-	put_uuid(top, "volume_uuid", &info->id.volume_uuid);
-	put(top, "attach_epoch", info->id.attach_epoch);
-	put(top, "log_epoch", info->log_epoch);
-	put(top, "superblock_seq", info->sb_seq);
-	put(top, "size_bytes", info->size_bytes);
-	put(top, "ring_bytes", info->ring_bytes);
-	put(top, "tail_lsn", info->tail_lsn);
-	put(top, "watermark_lsn", info->watermark_lsn);
-	put(top, "destaged_lsn", info->destaged_lsn);
-	put(top, "bytes_written", info->bytes_written);
-	put(top, "sealed_wall_ns", info->sealed_wall_ns);
+	json_put_uuid(top, "uuid", &info->id.log_uuid);
+	json_put_uuid(top, "volume_uuid", &info->id.volume_uuid);
+	json_put(top, "attach_epoch", info->id.attach_epoch);
+	json_put(top, "log_epoch", info->log_epoch);
+	json_put(top, "superblock_seq", info->sb_seq);
+	json_put(top, "size_bytes", info->size_bytes);
+	json_put(top, "ring_bytes", info->ring_bytes);
+	json_put(top, "tail_lsn", info->tail_lsn);
+	json_put(top, "watermark_lsn", info->watermark_lsn);
+	json_put(top, "destaged_lsn", info->destaged_lsn);
+	json_put(top, "bytes_written", info->bytes_written);
+	json_put(top, "sealed_wall_ns", info->sealed_wall_ns);
 	json_object_set_new(top, "clean", json_boolean(info->clean));
 	return top;
 }
@@ -90,11 +75,11 @@ static json_t *segment_json(const struct wlog_seg *seg)
 	json_t *top = json_object(), *records = json_array();
 
 	wlog_seg_view(seg, &view);
-	put(top, "number", view.number);
-	put(top, "first_lsn", view.first_lsn);
-	put(top, "last_lsn", view.last_lsn);
-	put(top, "sealed_wall_ns", view.wall_ns);
-	put(top, "data_bytes", (uint64_t)view.data_sectors * DEV_SECTOR_BYTES);
+	json_put(top, "number", view.number);
+	json_put(top, "first_lsn", view.first_lsn);
+	json_put(top, "last_lsn", view.last_lsn);
+	json_put(top, "sealed_wall_ns", view.wall_ns);
+	json_put(top, "data_bytes", (uint64_t)view.data_sectors * DEV_SECTOR_BYTES);
 	for (uint32_t i = 0; i < view.records; i++) {
 		struct wlog_rec rec;
 
@@ -112,7 +97,7 @@ static json_t *segment_json(const struct wlog_seg *seg)
 static int log_json(struct sluice_dev *dev, struct vhost *h, json_t **ret, struct err *err)
 {
 	static const struct wlog_home_ops ops = {.read = home_read, .destage = home_destage};
-	struct wlog_home home = {.ops = &ops, .sectors = LSVD_LBA_END};
+	struct wlog_home home = {.ops = &ops, .sectors = LBA_END};
 	struct wlog_options opt;
 	struct wlog_seg *seg;
 	struct wlog_seg_view view = {0};
@@ -176,89 +161,6 @@ static int dump_cache(const char *path, const char *what, json_t **ret, struct e
 	return rc;
 }
 
-/* ---- objects ------------------------------------------------------------------------------- */
-
-#define DEPTH_MAX 16
-
-/* lsvd tells keys and values; this makes JSON of them. */
-struct teller {
-	struct lsvd_dump dump;
-	json_t *open[DEPTH_MAX]; /* borrowed, but for the first */
-	unsigned int depth;
-};
-
-static struct teller *to_teller(struct lsvd_dump *dump)
-{
-	return container_of(dump, struct teller, dump);
-}
-
-static void tell(struct lsvd_dump *dump, const char *key, json_t *value)
-{
-	json_t *to = to_teller(dump)->open[to_teller(dump)->depth];
-
-	if (key && json_is_object(to))
-		json_object_set_new(to, key, value);
-	else
-		json_array_append_new(to, value);
-}
-
-static void tell_string(struct lsvd_dump *dump, const char *key, const char *value)
-{
-	tell(dump, key, json_string(value));
-}
-
-static void tell_number(struct lsvd_dump *dump, const char *key, uint64_t value)
-{
-	tell(dump, key, json_integer((json_int_t)value));
-}
-
-static void tell_begin(struct lsvd_dump *dump, const char *key, bool array)
-{
-	struct teller *t = to_teller(dump);
-	json_t *value = array ? json_array() : json_object();
-
-	/* The outermost one of a listing has nothing around it. */
-	if (!t->open[0]) {
-		t->open[0] = value;
-		return;
-	}
-	tell(dump, key, value);
-	assert(t->depth + 1 < DEPTH_MAX);
-	t->open[++t->depth] = value;
-}
-
-static void tell_end(struct lsvd_dump *dump)
-{
-	struct teller *t = to_teller(dump);
-
-	if (t->depth)
-		t->depth--;
-}
-
-static int dump_store(const struct volume_config *cfg, const char *what, json_t **ret,
-		      struct err *err)
-{
-	struct teller t = {
-		.dump = {.string = tell_string, .number = tell_number, .begin = tell_begin,
-			 .end = tell_end},
-	};
-	char object[STORE_KEY_MAX + 1];
-	struct store *store;
-	int rc = media_store_open(cfg->store, &store, object, err);
-
-	if (rc)
-		return rc;
-	rc = lsvd_dump(store, object, what, &t.dump, err);
-	store_close(store);
-	/* A damaged object is told as far as it can be read: that is a dump, too. */
-	if (rc && !(rc == -EBADMSG && t.open[0])) {
-		json_decref(t.open[0]);
-		return rc;
-	}
-	*ret = t.open[0];
-	return 0;
-}
-
 /* ---- volumes ------------------------------------------------------------------------------- */
 
 /* A path of something that exists, or memory; a volume's name or spec is neither. */
@@ -283,7 +185,7 @@ static int dump(const char *name_or_path, const char *what, struct volume_config
 		return rc;
 	if (of_cache)
 		return dump_cache(cfg->cache, what, ret, err);
-	return dump_store(cfg, what, ret, err);
+	return home_of(cfg)->dump(cfg, what, ret, err);
 }
 
 int varve_dump(const char *name_or_path, const char *what, char **ret_json)

@@ -1,15 +1,18 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Deleting the objects of a volume. */
+/* What deleting a volume does to its cache. */
 #ifndef VOLUME_ERASE_H
 #define VOLUME_ERASE_H
 
 #include "base/err.h"
-#include "store/store.h"
+#include "base/uuid.h"
+#include "dev/dev.h"
+#include "volume/settings.h"
 
-/*
- * Deletes all objects of a volume, the superblock last: what a failure leaves can be erased again.
- * The caller has the store's lock, or nobody else knows the volume.
- */
-int erase_objects(struct store *store, const char *object, struct err *err);
+/* Opens and locks the cache; *ret is NULL when there is none, or it is gone. */
+int erase_take_cache(const struct volume_config *cfg, struct dev **ret, struct err *err);
+void erase_give_cache(struct dev *dev); /* NULL is fine */
+
+/* Formats the cache anew, for nobody, if it is that volume's. Durable on return. */
+int erase_unbind(struct dev *dev, const struct uuid *volume, struct err *err);
 
 #endif

@@ -20,11 +20,11 @@
  *      a helping thread owes it. A helper settles before each sleep and at its end. So no request
  *      is forgotten between "nothing to help" and sleeping, whatever others submit meanwhile:
  *      what they submit is theirs to run or kick, never the sleeper's.
- *   2. A waiter for the cache device never runs store requests: a put of 8 MiB would sit in front
- *      of its 4 KiB. Store requests are kicked at once, unless the waiter is a read, which may
- *      well wait for the very GET it has just submitted; it then helps the store only while it
- *      owes. (An earlier request that the store holds back may be run instead; that is bounded by
- *      what the store lets queue.)
+ *   2. A waiter for the cache device never runs the home's requests: a put of 8 MiB would sit in
+ *      front of its 4 KiB. They are kicked at once, unless the waiter is a read, which may well
+ *      wait for the very GET it has just submitted; it then helps the home only while it owes.
+ *      (An earlier request that the home holds back may be run instead; that is bounded by what
+ *      the home lets queue.)
  *   3. The running of done() never nests on a thread: helper.delivering.
  *   4. Fills never nest: leave_slow() takes new fills in a loop, not by leaving again.
  *   5. After host_leave() has unlocked, it uses the vhost only while it is counted in starting;
@@ -46,13 +46,13 @@
 
 enum {
 	OWE_DEV = 1 << 0,
-	OWE_STORE = 1 << 1,
+	OWE_HOME = 1 << 1,
 };
 
 /* What a thread is doing; one volume at a time. Small and initial-exec: no call on the hot path. */
 static __thread struct {
 	struct vhost *host; /* helping this one, or NULL */
-	bool with_store;
+	bool with_home;
 	bool delivering;
 	bool lazy;
 	unsigned int owe;
@@ -66,18 +66,35 @@ static struct vhost *to_vhost(struct host *host)
 
 /* ---- delivery ----------------------------------------------------------------------------- */
 
+static bool take_home(struct vhost *h)
+{
+	return h->store ? sluice_store_take(h->store) : sluice_dev_take(h->backing);
+}
+
+static void kick_home(struct vhost *h)
+{
+	if (h->store)
+		store_kick(&h->store->store);
+	else
+		dev_kick(&h->backing->dev);
+}
+
+static bool help_home(struct vhost *h)
+{
+	return h->store ? store_help(&h->store->store) : dev_help(&h->backing->dev);
+}
+
 static unsigned int take_duty(struct vhost *h)
 {
-	return (sluice_dev_take(h->dev) ? OWE_DEV : 0) |
-	       (sluice_store_take(h->store) ? OWE_STORE : 0);
+	return (sluice_dev_take(h->dev) ? OWE_DEV : 0) | (take_home(h) ? OWE_HOME : 0);
 }
 
 static void start_now(struct vhost *h, unsigned int duty)
 {
 	if (duty & OWE_DEV)
 		dev_kick(&h->dev->dev);
-	if (duty & OWE_STORE)
-		store_kick(&h->store->store);
+	if (duty & OWE_HOME)
+		kick_home(h);
 }
 
 /* Takes from a duty what a helping thread does itself. */
@@ -86,7 +103,7 @@ static unsigned int keep_own(struct vhost *h, unsigned int duty)
 	unsigned int mine = 0;
 
 	if (helper.host == h)
-		mine = duty & (helper.with_store ? OWE_DEV | OWE_STORE : OWE_DEV);
+		mine = duty & (helper.with_home ? OWE_DEV | OWE_HOME : OWE_DEV);
 	helper.owe |= mine;
 	return duty & ~mine;
 }
@@ -216,7 +233,7 @@ static void vhost_leave(struct host *host)
 	bool quiet = list_empty(&host->ready) && list_empty(&host->fills) && !h->watchers;
 
 	if (quiet && h->dev && !atomic_load_explicit(&h->dev->queued, memory_order_relaxed) &&
-	    !atomic_load_explicit(&h->store->queued, memory_order_relaxed))
+	    !atomic_load_explicit(h->home_queued, memory_order_relaxed))
 		pthread_mutex_unlock(&h->lock);
 	else
 		leave_slow(h);
@@ -236,10 +253,10 @@ void vhost_wait(struct vhost *h, uint64_t deadline_ns)
 
 /* ---- helping ------------------------------------------------------------------------------ */
 
-void vhost_help_begin(struct vhost *h, bool with_store)
+void vhost_help_begin(struct vhost *h, bool with_home)
 {
 	helper.host = h;
-	helper.with_store = with_store;
+	helper.with_home = with_home;
 	helper.owe = 0;
 }
 
@@ -249,9 +266,9 @@ bool vhost_help(struct vhost *h)
 		return true;
 	/* The device has run dry: what was owed to it is done, or in another helper's hands. */
 	helper.owe &= ~(unsigned int)OWE_DEV;
-	if ((helper.owe & OWE_STORE) && store_help(&h->store->store))
+	if ((helper.owe & OWE_HOME) && help_home(h))
 		return true;
-	helper.owe &= ~(unsigned int)OWE_STORE;
+	helper.owe &= ~(unsigned int)OWE_HOME;
 	return false;
 }
 
@@ -415,6 +432,7 @@ static void locks_init(struct vhost *h)
 
 int vhost_open(struct vhost *h)
 {
+	static _Atomic bool none; /* a log by itself has no home */
 	uint64_t seed;
 	int rc;
 
@@ -439,6 +457,7 @@ int vhost_open(struct vhost *h)
 	}
 	atomic_init(&h->random_state, seed);
 	h->wake_ns = UINT64_MAX;
+	h->home_queued = h->store ? &h->store->queued : h->backing ? &h->backing->queued : &none;
 	loop_timer_init(&h->timer, timer_fired);
 	locks_init(h);
 	return 0;

@@ -48,8 +48,11 @@ struct vhost {
 	unsigned int starting;  /* lock: who has left and is about to kick, and kick_work */
 	unsigned int later;     /* lock: what kick_work is going to kick */
 	struct work kick_work;
-	struct sluice_dev *dev;   /* the cache, or NULL */
+	struct sluice_dev *dev; /* the cache, or NULL */
+	/* The home: one of the two. */
 	struct sluice_store *store;
+	struct sluice_dev *backing;
+	_Atomic bool *home_queued; /* its flag; set by vhost_open() */
 
 	/* The owner's. fill runs not entered, publish and tick entered. */
 	void (*fill)(struct vhost *h, struct dev_req *req);
@@ -91,10 +94,10 @@ void vhost_deliver(struct dev_req *req);
 bool vhost_delivering(void);
 
 /*
- * The helping section of the calling thread; not nested. with_store: queued store requests are
+ * The helping section of the calling thread; not nested. with_home: queued requests to the home are
  * left to this thread too, else they are kicked at once.
  */
-void vhost_help_begin(struct vhost *h, bool with_store);
+void vhost_help_begin(struct vhost *h, bool with_home);
 /* Runs one queued request to its end; false when there is none. */
 bool vhost_help(struct vhost *h);
 /* Kicks what this thread has submitted and not run: before it sleeps. */

@@ -223,7 +223,7 @@ void vio_go_read(struct vio *v)
 		if (log)
 			wlog_read_begin(log, &v->req);
 		else
-			lsvd_read(vol->lsvd, &v->req);
+			vol->home->ops->read(vol->home, &v->req);
 	}
 	volume_leave(vol);
 	if (log) {

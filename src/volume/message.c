@@ -11,23 +11,10 @@
 
 #include "volume/volume.h"
 
-static int set_hold(struct varve_volume *vol, bool hold)
-{
-	const int rc = volume_enter_settled(vol);
-
-	if (rc)
-		return rc;
-	lsvd_set_hold(vol->lsvd, hold);
-	vol->cfg.opt.hold_destage = hold;
-	volume_leave(vol);
-	return 0;
-}
-
 static int change(struct varve_volume *vol, const char *text)
 {
 	const char *value = strchr(text, ' ');
 	const struct setting *setting = settings_find(text, strcspn(text, " "));
-	struct volume_config *cfg;
 	struct err *err = errmsg_begin();
 	int rc;
 
@@ -39,15 +26,14 @@ static int change(struct varve_volume *vol, const char *text)
 		return errmsg_set(-EBUSY, "%s cannot change while the volume is open: set it in "
 					  "the definition, or when opening",
 				  setting->key);
-	/* Parsed aside: only "hold" can change, and only the engine knows how. */
-	cfg = malloc(sizeof(*cfg));
-	if (!cfg)
-		return errmsg_set(-ENOMEM, "%s: no memory", text);
-	*cfg = vol->cfg;
-	rc = settings_set(cfg, setting, value + 1, err);
+	rc = volume_enter_settled(vol);
+	if (rc)
+		return rc;
+	/* Nothing changes when the value is wrong. */
+	rc = settings_set(&vol->cfg, setting, value + 1, err);
 	if (!rc)
-		rc = set_hold(vol, cfg->opt.hold_destage);
-	free(cfg);
+		vol->home->ops->set(vol->home, &vol->cfg);
+	volume_leave(vol);
 	return rc;
 }
 

@@ -24,4 +24,7 @@ int open_take_right(struct varve_volume *vol, struct err *err);
 /* As varve_close(). */
 int open_close(struct varve_volume *vol, struct err *err);
 
+/* Closes home and cache, and frees. The engine is closed. */
+void open_close_media(struct varve_volume *vol);
+
 #endif

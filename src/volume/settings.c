@@ -18,8 +18,9 @@
 #include <string.h>
 #include <strings.h>
 
+#include "volume/home.h"
+
 #define AT(field) offsetof(struct volume_config, field)
-#define OPT(field) offsetof(struct volume_config, opt.field)
 
 #define KIB UINT64_C(1024)
 #define MIB (KIB * 1024)
@@ -30,55 +31,56 @@
 #define DAY (SEC * 86400)
 
 const struct setting settings_table[] = {
-	{"type", SETTING_TEXT, SETTING_DEFINES, AT(type), 1, 16,
+	{"type", SETTING_TEXT, SETTING_DEFINES, 0, AT(type), 1, 16,
 	 "Kind of home: lsvd, a stream of objects"},
-	{"size", SETTING_BYTES64, SETTING_DEFINES, AT(size_bytes), 512, 131072 * TIB,
-	 "Size of the volume, a multiple of block_size"},
-	{"block_size", SETTING_BYTES64, SETTING_DEFINES | SETTING_POWER2, AT(block_bytes), 512,
+	{"size", SETTING_BYTES64, SETTING_ONCE, 0, AT(size_bytes), 512, 131072 * TIB,
+	 "Size of a new volume, or of a new backing file; a multiple of block_size"},
+	{"block_size", SETTING_BYTES64, SETTING_DEFINES | SETTING_POWER2, 0, AT(block_bytes), 512,
 	 4096, "Unit of atomicity"},
-	{"store", SETTING_TEXT, 0, AT(store), 1, SETTING_TEXT_LEN,
+	{"store", SETTING_TEXT, 0, TYPE_LSVD, AT(store), 1, SETTING_TEXT_LEN,
 	 "Where the objects are: dir:/path/base, /path/base, or mem:NAME"},
-	{"cache", SETTING_TEXT, 0, AT(cache), 1, SETTING_TEXT_LEN,
-	 "The log's file or block device, or mem:SIZE; none: only what the store holds, read-only"},
-	{"cache_size", SETTING_BYTES64, 0, AT(cache_bytes), MIB, 64 * TIB,
+	{"cache", SETTING_TEXT, 0, 0, AT(cache), 1, SETTING_TEXT_LEN,
+	 "The log's file or block device, or mem:SIZE; none: only what the home holds, read-only"},
+	{"cache_size", SETTING_BYTES64, 0, 0, AT(cache_bytes), MIB, 64 * TIB,
 	 "Size of a cache file that is to be created"},
-	{"format_cache", SETTING_BOOL, SETTING_CREATE, AT(format_cache), 0, 1,
+	{"format_cache", SETTING_BOOL, SETTING_CREATE, 0, AT(format_cache), 0, 1,
 	 "Format the cache even if it exists"},
-	{"read_only", SETTING_BOOL, 0, AT(read_only), 0, 1, "Refuse mutations"},
-	{"segment_size", SETTING_BYTES32, 0, OPT(log.segment_bytes), 4 * KIB, 8 * MIB,
+	{"read_only", SETTING_BOOL, 0, 0, AT(read_only), 0, 1, "Refuse mutations"},
+	{"segment_size", SETTING_BYTES32, 0, 0, AT(log.segment_bytes), 4 * KIB, 8 * MIB,
 	 "Data in a segment of the log at most"},
-	{"buffers", SETTING_COUNT32, 0, OPT(log.buffers), 4, 65536,
+	{"buffers", SETTING_COUNT32, 0, 0, AT(log.buffers), 4, 65536,
 	 "Segment buffers in memory"},
-	{"barrier_deadline", SETTING_US32, 0, OPT(log.barrier_deadline_us), 0, SEC,
+	{"barrier_deadline", SETTING_US32, 0, 0, AT(log.barrier_deadline_us), 0, SEC,
 	 "How long a flush may wait for company; 0: not at all"},
-	{"writes_in_flight", SETTING_COUNT32, 0, OPT(log.writes_in_flight), 1, 256,
+	{"writes_in_flight", SETTING_COUNT32, 0, 0, AT(log.writes_in_flight), 1, 256,
 	 "Segment writes at the cache at once"},
-	{"full_timeout", SETTING_NS, 0, OPT(log.full_timeout_ns), 0, 365 * DAY,
+	{"full_timeout", SETTING_NS, 0, 0, AT(log.full_timeout_ns), 0, 365 * DAY,
 	 "How long a write waits for room in a full log before it fails; 0: for ever"},
-	{"batch_size", SETTING_BYTES32, 0, OPT(batch_bytes), 4 * KIB, 512 * MIB,
+	{"batch_size", SETTING_BYTES32, 0, TYPE_LSVD, AT(lsvd.batch_bytes), 4 * KIB, 512 * MIB,
 	 "Data of an object"},
-	{"batch_age", SETTING_NS, 0, OPT(batch_age_ns), MS, 365 * DAY,
-	 "Age at which data goes to the store even if no object is full"},
-	{"puts_in_flight", SETTING_COUNT32, 0, OPT(puts_in_flight), 1, 64,
+	{"batch_age", SETTING_NS, 0, 0, AT(batch_age_ns), MS, 365 * DAY,
+	 "Age at which data goes to the home even if no batch is full"},
+	{"puts_in_flight", SETTING_COUNT32, 0, TYPE_LSVD, AT(lsvd.puts_in_flight), 1, 64,
 	 "Objects that are written to the store at once"},
-	{"checkpoint_objects", SETTING_COUNT32, 0, OPT(checkpoint_objects), 1, UINT32_MAX,
-	 "Objects between two checkpoints"},
-	{"checkpoint_part_size", SETTING_BYTES32, 0, OPT(checkpoint_part_bytes), 4 * KIB,
-	 64 * MIB, "Size of a checkpoint's objects at most"},
-	{"checkpoint_shard", SETTING_LOG2_BYTES, SETTING_POWER2, OPT(shard_sectors_log2), MIB,
-	 512 * TIB, "Part of the volume that a checkpoint writes or leaves out as a whole"},
-	{"header_cache", SETTING_BYTES64, 0, OPT(header_cache_bytes), 64 * KIB, TIB,
-	 "Memory for object headers"},
-	{"map_limit", SETTING_BYTES64, 0, OPT(map_limit_bytes), MIB, 64 * TIB,
+	{"checkpoint_objects", SETTING_COUNT32, 0, TYPE_LSVD, AT(lsvd.checkpoint_objects), 1,
+	 UINT32_MAX, "Objects between two checkpoints"},
+	{"checkpoint_part_size", SETTING_BYTES32, 0, TYPE_LSVD, AT(lsvd.checkpoint_part_bytes),
+	 4 * KIB, 64 * MIB, "Size of a checkpoint's objects at most"},
+	{"checkpoint_shard", SETTING_LOG2_BYTES, SETTING_POWER2, TYPE_LSVD,
+	 AT(lsvd.shard_sectors_log2), MIB, 512 * TIB,
+	 "Part of the volume that a checkpoint writes or leaves out as a whole"},
+	{"header_cache", SETTING_BYTES64, 0, TYPE_LSVD, AT(lsvd.header_cache_bytes), 64 * KIB,
+	 TIB, "Memory for object headers"},
+	{"map_limit", SETTING_BYTES64, 0, TYPE_LSVD, AT(lsvd.map_limit_bytes), MIB, 64 * TIB,
 	 "Memory for the map"},
-	{"retry_min", SETTING_NS, 0, OPT(retry_min_ns), 1000, DAY,
-	 "First pause after an error of the store"},
-	{"retry_max", SETTING_NS, 0, OPT(retry_max_ns), 1000, DAY,
-	 "Longest pause after an error of the store"},
-	{"home_timeout", SETTING_NS, 0, OPT(home_timeout_ns), MS, 365 * DAY,
-	 "How long the store may fail before reads of it, drain and close give up"},
-	{"hold", SETTING_BOOL, SETTING_RUNNING, OPT(hold_destage), 0, 1,
-	 "Keep everything in the log: nothing goes to the store"},
+	{"retry_min", SETTING_NS, 0, 0, AT(retry_min_ns), 1000, DAY,
+	 "First pause after an error of the home"},
+	{"retry_max", SETTING_NS, 0, 0, AT(retry_max_ns), 1000, DAY,
+	 "Longest pause after an error of the home"},
+	{"home_timeout", SETTING_NS, 0, 0, AT(home_timeout_ns), MS, 365 * DAY,
+	 "How long the home may fail before reads of it, drain and close give up"},
+	{"hold", SETTING_BOOL, SETTING_RUNNING, 0, AT(hold), 0, 1,
+	 "Keep everything in the log: nothing goes to the home"},
 };
 
 const unsigned int settings_count = sizeof(settings_table) / sizeof(settings_table[0]);
@@ -90,7 +92,12 @@ void settings_default(struct volume_config *cfg)
 	memset(cfg, 0, sizeof(*cfg));
 	snprintf(cfg->type, sizeof(cfg->type), "lsvd");
 	cfg->block_bytes = 512;
-	lsvd_options_default(&cfg->opt);
+	lsvd_options_default(&cfg->lsvd);
+	wlog_options_default(&cfg->log);
+	cfg->batch_age_ns = cfg->lsvd.batch_age_ns;
+	cfg->retry_min_ns = cfg->lsvd.retry_min_ns;
+	cfg->retry_max_ns = cfg->lsvd.retry_max_ns;
+	cfg->home_timeout_ns = cfg->lsvd.home_timeout_ns;
 }
 
 const struct setting *settings_find(const char *key, size_t key_len)
@@ -244,11 +251,26 @@ static int set_number(struct volume_config *cfg, const struct setting *setting, 
 	return 0;
 }
 
+static int set_uuid(struct volume_config *cfg, const struct setting *setting, const char *value,
+		    struct err *err)
+{
+	struct uuid uuid;
+
+	if (uuid_from_text(value, &uuid))
+		return err_set(err, -EINVAL,
+			       "%s = %s: expected a UUID such as "
+			       "01234567-89ab-cdef-0123-456789abcdef",
+			       setting->key, value);
+	memcpy((char *)cfg + setting->offset, &uuid, sizeof(uuid));
+	return 0;
+}
+
 int settings_set(struct volume_config *cfg, const struct setting *setting, const char *value,
 		 struct err *err)
 {
-	const int rc = setting->kind == SETTING_TEXT ? set_text(cfg, setting, value, err)
-						     : set_number(cfg, setting, value, err);
+	const int rc = setting->kind == SETTING_TEXT   ? set_text(cfg, setting, value, err)
+		       : setting->kind == SETTING_UUID ? set_uuid(cfg, setting, value, err)
+						       : set_number(cfg, setting, value, err);
 
 	if (!rc)
 		cfg->given |= UINT64_C(1) << (setting - settings_table);
@@ -260,20 +282,26 @@ void settings_get(const struct volume_config *cfg, const struct setting *setting
 {
 	if (setting->kind == SETTING_TEXT)
 		snprintf(text, SETTING_TEXT_LEN, "%s", (const char *)cfg + setting->offset);
+	else if (setting->kind == SETTING_UUID)
+		uuid_to_text((const struct uuid *)(const void *)((const char *)cfg +
+								 setting->offset),
+			     text);
 	else
 		format_number(setting, load_number(cfg, setting), text);
 }
 
 /* ---- lists --------------------------------------------------------------------------------- */
 
-static int unknown(const char *key, int key_len, struct err *err)
+static int unknown(const struct volume_config *cfg, const char *key, int key_len,
+		   struct err *err)
 {
-	char known[400];
+	char known[600];
 	size_t at = 0;
 
 	for (unsigned int i = 0; i < settings_count && at < sizeof(known); i++)
-		at += (size_t)snprintf(known + at, sizeof(known) - at, "%s%s", i ? " " : "",
-				       settings_table[i].key);
+		if (settings_has(cfg, &settings_table[i]))
+			at += (size_t)snprintf(known + at, sizeof(known) - at, "%s%s",
+					       i ? " " : "", settings_table[i].key);
 	return err_set(err, -EINVAL, "unknown setting %.*s; there are: %s", key_len, key, known);
 }
 
@@ -288,7 +316,7 @@ int settings_apply(struct volume_config *cfg, const char *const *list, struct er
 			return err_set(err, -EINVAL, "%s: expected KEY=VALUE", *list);
 		setting = settings_find(*list, (size_t)(equals - *list));
 		if (!setting)
-			return unknown(*list, (int)(equals - *list), err);
+			return unknown(cfg, *list, (int)(equals - *list), err);
 		rc = settings_set(cfg, setting, equals + 1, err);
 		if (rc)
 			return rc;
@@ -301,4 +329,51 @@ bool settings_given(const struct volume_config *cfg, const char *key)
 	const struct setting *setting = settings_find(key, strlen(key));
 
 	return setting && (cfg->given >> (setting - settings_table) & 1);
+}
+
+/* ---- types --------------------------------------------------------------------------------- */
+
+static const struct {
+	unsigned int bit;
+	const char *type;
+} type_bits[] = {
+	{TYPE_LSVD, "lsvd"},
+};
+
+bool settings_has(const struct volume_config *cfg, const struct setting *setting)
+{
+	for (unsigned int i = 0; i < sizeof(type_bits) / sizeof(type_bits[0]); i++)
+		if (!strcmp(type_bits[i].type, cfg->type))
+			return !setting->types || (setting->types & type_bits[i].bit);
+	return !setting->types;
+}
+
+/* The type that has a setting which not all have. */
+static const char *type_of(const struct setting *setting)
+{
+	unsigned int i = 0;
+
+	while (!(setting->types & type_bits[i].bit))
+		i++;
+	return type_bits[i].type;
+}
+
+int settings_check(const struct volume_config *cfg, struct err *err)
+{
+	char types[64];
+
+	if (!home_find(cfg->type))
+		return err_set(err, -EINVAL, "type = %s: there are: %s", cfg->type,
+			       home_types(types));
+	for (unsigned int i = 0; i < settings_count; i++) {
+		const struct setting *setting = &settings_table[i];
+
+		if ((cfg->given >> i & 1) && !settings_has(cfg, setting))
+			return err_set(err, -EINVAL,
+				       "%s is a setting of %s volumes, and this one's type is %s: "
+				       "leave it out, or set the type",
+				       setting->key,
+				       type_of(setting), cfg->type);
+	}
+	return 0;
 }

@@ -13,6 +13,7 @@
 #include "base/err.h"
 #include "base/size.h"
 #include "lsvd/lsvd.h"
+#include "wlog/wlog.h"
 
 #define VOLUME_NAME_MAX 100
 #define SETTING_TEXT_LEN (PATH_MAX + 256)
@@ -27,7 +28,14 @@ struct volume_config {
 	uint64_t cache_bytes;
 	bool format_cache;
 	bool read_only;
-	struct lsvd_options opt;
+	/* Of every type. */
+	struct wlog_options log;
+	uint64_t batch_age_ns;
+	uint64_t retry_min_ns, retry_max_ns;
+	uint64_t home_timeout_ns;
+	bool hold;
+	/* Of one type; what stands above is not looked for in these. */
+	struct lsvd_options lsvd;
 	uint64_t given; /* bit i: table[i] was set */
 };
 
@@ -40,6 +48,7 @@ enum setting_kind {
 	SETTING_NS,         /* uint64_t, a duration */
 	SETTING_US32,       /* uint32_t microseconds, a duration */
 	SETTING_LOG2_BYTES, /* uint32_t: log2 of sectors; written as a size */
+	SETTING_UUID,       /* struct uuid */
 };
 
 enum {
@@ -47,12 +56,20 @@ enum {
 	SETTING_RUNNING = 1 << 1, /* can change while running */
 	SETTING_CREATE = 1 << 2,  /* an order to varve_create(), not kept */
 	SETTING_POWER2 = 1 << 3,
+	SETTING_ONCE = 1 << 4,    /* for varve_create(), not kept; definitions may have it still */
+};
+
+/* What has a setting; 0 in the table is every type. */
+enum {
+	TYPE_LSVD = 1 << 0,
+	TYPE_BOOST = 1 << 1,
 };
 
 struct setting {
 	const char *key;
 	enum setting_kind kind;
 	unsigned int flags;
+	unsigned int types;
 	size_t offset; /* in struct volume_config */
 	uint64_t min, max;
 	const char *help;
@@ -78,5 +95,11 @@ void settings_get(const struct volume_config *cfg, const struct setting *setting
 int settings_apply(struct volume_config *cfg, const char *const *list, struct err *err);
 
 bool settings_given(const struct volume_config *cfg, const char *key);
+
+/* Whether volumes of the configuration's type have the setting. */
+bool settings_has(const struct volume_config *cfg, const struct setting *setting);
+
+/* That there is such a type, and that it has every setting that was given. */
+int settings_check(const struct volume_config *cfg, struct err *err);
 
 #endif

@@ -1,17 +1,11 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Opening and closing volumes.
+ * Opening volumes, and what an open one is.
  *
- * Opening builds upwards: configuration, store and cache, the sluices in front of them, the host,
- * the engine. Closing takes the same down again, after it has made everything safe:
+ * Opening builds upwards: configuration, home and cache, the sluices in front of them, the host,
+ * the engine. Closing (settle.c) takes the same down again.
  *
- *	flush -> drain -> checkpoint -> release -> stop -> idle -> close
- *
- * If the store does not take the data, drain ends with home_timeout; flush has made the data safe
- * in the cache by then, nothing is released, and the next opening finds it there as after a crash.
- *
- * Memory stores and caches are made on the way: nothing can be lost in them, so a volume in a
- * memory store that does not exist is created (tests, benchmarks, a first look).
+ * Memory caches are made on the way: nothing can be lost in them.
  *
  * Fork. A generation that a child's fork handler raises tells it that a volume is not its own;
  * see volume_forked(). Nothing of the parent's is touched by the child, not even to free it.
@@ -21,13 +15,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/log.h"
 #include "runtime/clock.h"
 #include "volume/config.h"
 #include "volume/media.h"
 #include "volume/open.h"
-
-#define MEM_VOLUME_BYTES (UINT64_C(1) << 30)
 
 _Atomic unsigned int volume_fork_generation;
 
@@ -47,7 +38,6 @@ static int configure_spec(const char *spec, const char *comma, struct volume_con
 			  struct err *err)
 {
 	char cache[SETTING_TEXT_LEN];
-	const char *base = strrchr(comma + 1, '/');
 	int rc;
 
 	if ((size_t)(comma - spec) >= sizeof(cache))
@@ -57,14 +47,7 @@ static int configure_spec(const char *spec, const char *comma, struct volume_con
 	if (!cache[0])
 		snprintf(cache, sizeof(cache), "none");
 	rc = settings_set(cfg, settings_find("cache", 5), cache, err);
-	if (!rc)
-		rc = settings_set(cfg, settings_find("store", 5), comma + 1, err);
-	if (!rc) {
-		if (!base)
-			base = strchr(comma + 1, ':');
-		snprintf(cfg->name, sizeof(cfg->name), "%s", base ? base + 1 : comma + 1);
-	}
-	return rc;
+	return rc ? rc : home_spec(comma + 1, cfg, err);
 }
 
 int open_configure(const char *name_or_spec, const char *const *settings,
@@ -73,41 +56,20 @@ int open_configure(const char *name_or_spec, const char *const *settings,
 	const char *comma = strchr(name_or_spec, ',');
 	int rc;
 
-	settings_default(cfg);
-	if (comma) {
-		rc = configure_spec(name_or_spec, comma, cfg, err);
+	if (!comma) {
+		rc = config_open(name_or_spec, cfg, err);
 	} else {
-		rc = config_read(name_or_spec, cfg, err);
-		snprintf(cfg->name, sizeof(cfg->name), "%s", name_or_spec);
+		settings_default(cfg);
+		rc = configure_spec(name_or_spec, comma, cfg, err);
 	}
 	if (!rc)
 		rc = settings_apply(cfg, settings, err);
-	if (rc)
-		return rc;
-	if (!cfg->store[0])
-		return err_set(err, -EINVAL, "volume %s: no store is set", cfg->name);
-	if (strcmp(cfg->type, "lsvd") != 0)
-		return err_set(err, -EINVAL, "volume %s: type %s: there is only lsvd", cfg->name,
-			       cfg->type);
-	return 0;
+	if (!rc)
+		rc = settings_check(cfg, err);
+	return rc ? rc : home_of(cfg)->configured(cfg, err);
 }
 
 /* ---- media --------------------------------------------------------------------------------- */
-
-static int open_store(struct varve_volume *vol, struct err *err)
-{
-	struct store *store;
-	int rc = media_store_open(vol->cfg.store, &store, vol->object, err);
-
-	if (rc)
-		return rc;
-	rc = sluice_store_new(store, &vol->h.store);
-	if (rc) {
-		store_close(store);
-		return err_set(err, rc, "volume %s: no memory", vol->cfg.name);
-	}
-	return 0;
-}
 
 static int open_cache_dev(struct varve_volume *vol, struct dev **ret, struct err *err)
 {
@@ -169,26 +131,6 @@ static int open_cache(struct varve_volume *vol, struct err *err)
 	return rc;
 }
 
-static int create_in_mem(struct varve_volume *vol, struct err *err)
-{
-	const struct lsvd_create_options opt = {
-		.size_bytes = vol->cfg.size_bytes ? vol->cfg.size_bytes : MEM_VOLUME_BYTES,
-		.block_bytes = (uint32_t)vol->cfg.block_bytes,
-		.wall_ns = clock_wall_ns(),
-	};
-	struct lsvd_info info;
-	int rc;
-
-	if (!media_is_mem(vol->cfg.store))
-		return 0;
-	rc = lsvd_probe(&vol->h.store->store, vol->object, &info, NULL);
-	if (rc != -ENOENT)
-		return 0;
-	rc = lsvd_create(&vol->h.store->store, vol->object, &opt, err);
-	/* Another opener may have been faster. */
-	return rc == -EEXIST ? 0 : rc;
-}
-
 /* ---- open ---------------------------------------------------------------------------------- */
 
 static void engine_fill(struct vhost *h, struct dev_req *req)
@@ -206,8 +148,8 @@ static void engine_tick(struct vhost *h)
 	struct varve_volume *vol = volume_of_host(h);
 	const int state = atomic_load_explicit(&vol->state, memory_order_relaxed);
 
-	if (vol->lsvd && (state == VOLUME_WRITABLE || state == VOLUME_LOOKING))
-		lsvd_tick(vol->lsvd);
+	if (vol->engine && (state == VOLUME_WRITABLE || state == VOLUME_LOOKING))
+		vol->home->ops->tick(vol->home);
 }
 
 static void acquire_by_worker(struct work *work)
@@ -226,7 +168,7 @@ static struct varve_volume *volume_new(const struct volume_config *cfg, unsigned
 		atomic_load_explicit(&volume_fork_generation, memory_order_relaxed);
 	vol->read_only = cfg->read_only || (flags & VARVE_OPEN_READ_ONLY);
 	vol->discard_cache = flags & VARVE_OPEN_DISCARD_CACHE;
-	vol->cfg.opt.hold_destage |= !!(flags & VARVE_OPEN_HOLD_DESTAGE);
+	vol->cfg.hold |= !!(flags & VARVE_OPEN_HOLD_DESTAGE);
 	vol->opened_ns = clock_now_ns();
 	vol->h.fill = engine_fill;
 	vol->h.publish = engine_publish;
@@ -239,26 +181,25 @@ static struct varve_volume *volume_new(const struct volume_config *cfg, unsigned
 	return vol;
 }
 
-static void close_media(struct varve_volume *vol)
+void open_close_media(struct varve_volume *vol)
 {
 	if (vol->h.dev)
 		dev_close(&vol->h.dev->dev);
-	if (vol->h.store)
-		store_close(&vol->h.store->store);
+	if (vol->home)
+		vol->home->ops->media_close(vol->home);
 	free(vol);
 }
 
 static void learn(struct varve_volume *vol)
 {
-	struct lsvd_status st;
+	struct home_facts facts;
 
-	/* The superblock was read by lsvd_open(): status repeats it. */
 	volume_enter(vol);
-	lsvd_status(vol->lsvd, &st);
+	vol->home->ops->facts(vol->home, &facts);
 	volume_leave(vol);
-	vol->size_bytes = st.info.size_bytes;
-	vol->block_bytes = st.info.block_bytes;
-	vol->uuid = st.info.uuid;
+	vol->size_bytes = facts.size_bytes;
+	vol->block_bytes = facts.block_bytes;
+	vol->uuid = facts.uuid;
 }
 
 static int open_engine(struct varve_volume *vol, struct err *err)
@@ -287,16 +228,14 @@ int open_volume(const struct volume_config *cfg, unsigned int flags, struct varv
 	vol = volume_new(cfg, flags);
 	if (!vol)
 		return err_set(err, -ENOMEM, "volume %s: no memory", cfg->name);
-	rc = open_store(vol, err);
+	rc = home_of(cfg)->media_open(vol, err);
 	if (!rc)
 		rc = open_cache(vol, err);
-	if (!rc)
-		rc = create_in_mem(vol, err);
 	if (!rc)
 		rc = open_engine(vol, err);
 	if (rc) {
 		err_prefix(err, "opening volume %s", vol->cfg.name);
-		close_media(vol);
+		open_close_media(vol);
 		return rc;
 	}
 	*ret = vol;
@@ -337,145 +276,6 @@ int varve_open(const char *name_or_spec, unsigned int flags, struct varve_volume
 	return varve_open_with(name_or_spec, flags, NULL, ret);
 }
 
-/* ---- close --------------------------------------------------------------------------------- */
-
-struct drain_wait {
-	struct drain drain;
-	struct varve_volume *vol;
-	bool over;
-	int result;
-};
-
-static void drain_over(struct drain *drain, int error)
-{
-	struct drain_wait *w = container_of(drain, struct drain_wait, drain);
-	struct varve_volume *vol = w->vol;
-
-	volume_enter(vol);
-	w->result = error;
-	w->over = true;
-	volume_leave(vol);
-}
-
-static int drain_and_wait(struct varve_volume *vol,
-			  void (*begin)(struct lsvd *lsvd, struct drain *drain))
-{
-	struct drain_wait w = {.vol = vol, .drain.done = drain_over};
-	int rc = volume_enter_settled(vol);
-
-	if (rc)
-		return rc;
-	if (!vol->lsvd || !lsvd_acquired(vol->lsvd)) {
-		volume_leave(vol);
-		return -ENOLCK;
-	}
-	begin(vol->lsvd, &w.drain);
-	/* Leaving kicks what was begun; nobody is helping it. */
-	volume_leave(vol);
-	volume_enter(vol);
-	while (!w.over)
-		vhost_wait(&vol->h, UINT64_MAX);
-	volume_leave(vol);
-	return w.result;
-}
-
-/*
- * What an earlier process has left in the log is to reach the store too, and only an owner may
- * take it there. A volume that nobody has written to, with nothing in the log, is left alone.
- */
-static int own_and_wait(struct varve_volume *vol,
-			void (*begin)(struct lsvd *lsvd, struct drain *drain))
-{
-	struct wlog_status st = {0};
-	bool acquired;
-	int rc = volume_enter_settled(vol);
-
-	if (rc)
-		return rc;
-	acquired = vol->lsvd && lsvd_acquired(vol->lsvd);
-	if (vol->log)
-		wlog_status(vol->log, &st);
-	volume_leave(vol);
-	if (!acquired && !st.map_extents)
-		return 0;
-	if (!acquired)
-		rc = vol->read_only ? -EROFS : volume_own(vol);
-	return rc ? rc : drain_and_wait(vol, begin);
-}
-
-int volume_drain(struct varve_volume *vol)
-{
-	return own_and_wait(vol, lsvd_drain);
-}
-
-int volume_checkpoint(struct varve_volume *vol)
-{
-	return own_and_wait(vol, lsvd_checkpoint);
-}
-
-static int release(struct varve_volume *vol, struct err *err)
-{
-	/* Not entered, and alone: as while the right is taken, no tick may come in between. */
-	volume_enter(vol);
-	atomic_store(&vol->state, VOLUME_ACQUIRING);
-	vol->acquire_started = true;
-	volume_leave(vol);
-	return lsvd_release(vol->lsvd, err);
-}
-
-static int settle_all(struct varve_volume *vol, struct err *err)
-{
-	int rc = volume_enter_settled(vol);
-
-	if (rc)
-		return err_sys(err, rc, "closing volume %s", vol->cfg.name);
-	if (!vol->lsvd || !lsvd_acquired(vol->lsvd)) {
-		volume_leave(vol);
-		return 0;
-	}
-	lsvd_set_hold(vol->lsvd, false);
-	volume_leave(vol);
-	rc = varve_flush(vol);
-	if (rc)
-		return err_sys(err, rc, "closing volume %s: flushing the cache", vol->cfg.name);
-	rc = volume_drain(vol);
-	if (!rc)
-		rc = volume_checkpoint(vol);
-	if (rc)
-		return err_sys(err, rc,
-			       "closing volume %s: the store; the data is safe in the cache",
-			       vol->cfg.name);
-	return release(vol, err);
-}
-
-int open_close(struct varve_volume *vol, struct err *err)
-{
-	const int rc = settle_all(vol, err);
-
-	if (rc)
-		log_error("%s", err_text(err, rc));
-	volume_engine_close(vol);
-	vhost_close(&vol->h);
-	close_media(vol);
-	return rc;
-}
-
-int varve_close(struct varve_volume *volume)
-{
-	struct err err = ERR_INIT;
-	int rc;
-
-	if (!volume)
-		return 0;
-	rc = errmsg_check_owner(volume);
-	if (rc)
-		return rc;
-	control_stop(volume->control);
-	rc = open_close(volume, &err);
-	errmsg_begin();
-	return rc ? errmsg_set(rc, "%s", err_text(&err, rc)) : 0;
-}
-
 /* ---- what it is ---------------------------------------------------------------------------- */
 
 void varve_get_info(struct varve_volume *volume, struct varve_info *ret)
@@ -512,7 +312,7 @@ int varve_extent(struct varve_volume *volume, uint64_t offset, uint64_t length,
 	rc = volume_enter_settled(volume);
 	if (rc)
 		return errmsg_set(rc, "volume %s has failed", volume->cfg.name);
-	stop = lsvd_extent(volume->lsvd, offset / DEV_SECTOR_BYTES, end, &data);
+	stop = volume->home->ops->extent(volume->home, offset / DEV_SECTOR_BYTES, end, &data);
 	volume_leave(volume);
 	stop = stop * DEV_SECTOR_BYTES - offset;
 	*ret_length = stop < length ? stop : length;

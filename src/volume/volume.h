@@ -4,14 +4,15 @@
  *
  *	errmsg.c    the last error of a thread, log sink, version
  *	settings.c  the table of all settings; config.c their files; media.c opening what they name
- *	volume.c    open and close; create.c, delete.c; acquire.c the writer's right
+ *	home.c      the types of volumes; home_*.c what each does
+ *	volume.c    opening; settle.c drain and close; create.c, erase.c; acquire.c the writer's right
  *	io.c        requests: the hot path; slow.c those that are not aligned, or too long
  *	sync.c      calls that wait; host.c the engine's host; sluice.c, rangelock.c
  *	status.c, message.c, control.c, client.c, dump.c, check.c
  *
  * The life of a volume (vol->state, changed under the host's lock):
  *
- *	LOOKING --first mutation--> ACQUIRING --lsvd_acquire--> WRITABLE --varve_close--> (freed)
+ *	LOOKING --first mutation--> ACQUIRING --home.acquire--> WRITABLE --varve_close--> (freed)
  *	   ^                            |   \--the engine could not be opened again--> FAILED
  *	   +------ -EBUSY and the like -+
  *
@@ -28,7 +29,7 @@
 #include <varve/varve.h>
 
 #include "base/err.h"
-#include "lsvd/lsvd.h"
+#include "volume/home.h"
 #include "volume/host.h"
 #include "volume/rangelock.h"
 #include "volume/settings.h"
@@ -54,7 +55,6 @@ struct control;
 struct varve_volume {
 	struct vhost h; /* its lock guards what says "locked" */
 	struct volume_config cfg;
-	char object[STORE_KEY_MAX + 1]; /* the volume's name in its store */
 	unsigned int fork_generation;
 	bool read_only;
 	bool discard_cache;
@@ -62,10 +62,11 @@ struct varve_volume {
 	uint64_t size_bytes;
 	uint64_t opened_ns;
 	struct uuid uuid;
-	struct lsvd_cut cut;
+	struct home_cut cut;
+	struct home *home; /* from opening to closing */
 
 	/* Written only when no request is in the engine; read entered, or in WRITABLE. */
-	struct lsvd *lsvd;
+	bool engine; /* is open */
 	struct wlog *log;
 	_Atomic uint32_t max_io_bytes;
 
@@ -205,7 +206,7 @@ void volume_engine_close(struct varve_volume *vol);
 
 /* ---- the rest ------------------------------------------------------------------------------ */
 
-/* Drains, or writes a checkpoint; waits; not entered. */
+/* settle.c: drains, or writes a checkpoint; waits; not entered. */
 int volume_drain(struct varve_volume *vol);
 int volume_checkpoint(struct varve_volume *vol);
 

@@ -60,9 +60,9 @@ TEST(a_definition_is_read)
 	CHECK_EQ(cfg->size_bytes, UINT64_C(10) << 30);
 	CHECK_STREQ(cfg->store, "dir:/srv/o/v");
 	CHECK_STREQ(cfg->cache, "/ssd/v.img");
-	CHECK_EQ(cfg->opt.batch_age_ns, 1500000000);
-	CHECK(cfg->opt.hold_destage);
-	CHECK_EQ(cfg->opt.puts_in_flight, 4);
+	CHECK_EQ(cfg->batch_age_ns, 1500000000);
+	CHECK(cfg->hold);
+	CHECK_EQ(cfg->lsvd.puts_in_flight, 4);
 	free(cfg);
 }
 
@@ -131,9 +131,9 @@ TEST(what_is_written_is_read_and_nothing_else_is_left)
 	CHECK_OK(config_write("w", cfg, &err));
 	CHECK_EQ(config_write("w", cfg, &err), -EEXIST);
 	CHECK_OK(config_read("w", again, &err));
-	CHECK_EQ(again->size_bytes, UINT64_C(3) << 30);
-	CHECK_EQ(again->opt.log.buffers, 17);
-	CHECK_EQ(again->opt.log.full_timeout_ns, UINT64_C(90000000000));
+	CHECK_EQ(again->size_bytes, 0); /* the volume itself knows it */
+	CHECK_EQ(again->log.buffers, 17);
+	CHECK_EQ(again->log.full_timeout_ns, UINT64_C(90000000000));
 	CHECK(!again->format_cache);
 	dir = opendir(test_tmpdir());
 	while ((entry = readdir(dir)))

@@ -133,12 +133,12 @@ static void refused(const char *text, const char *why)
 	struct err err = ERR_INIT;
 
 	settings_default(cfg);
-	*before = *cfg;
+	memcpy(before, cfg, sizeof(*cfg));
 	CHECK_EQ(settings_apply(cfg, list, &err), -EINVAL);
 	test_note("%s -> %s", text, err.text);
 	CHECK(strstr(err.text, why) != NULL);
 	CHECK_EQ(cfg->given, 0);
-	CHECK(!memcmp(&cfg->opt, &before->opt, sizeof(cfg->opt)));
+	CHECK(!memcmp(cfg, before, sizeof(*cfg)));
 	free(cfg);
 	free(before);
 }
