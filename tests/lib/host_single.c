@@ -105,6 +105,8 @@ void host_single_settle(struct host_single *hs)
 		}
 		if (hs->dev && dev_poll(hs->dev, false) > 0)
 			did = true;
+		if (hs->backing && dev_poll(hs->backing, false) > 0)
+			did = true;
 		if (hs->store && store_poll(hs->store, false) > 0)
 			did = true;
 	}

@@ -17,6 +17,7 @@ struct host_single {
 	struct host host;
 	struct rng rng;
 	struct dev *dev;		      /* polled, may be NULL */
+	struct dev *backing;		      /* the same: the home's, where that is a device */
 	struct store *store;		      /* polled, may be NULL */
 	struct sim_world *world;	      /* may be NULL; else its clock is moved along */
 	struct wlog *log;		      /* of host_single_io() */
