@@ -272,7 +272,8 @@ static bool destage_worth(struct lsvd *l)
 	struct wlog_seg *seg;
 	uint64_t bytes;
 
-	if (l->urgent || l->push_now || l->push_lsn > l->closed_lsn || !list_empty(&l->drains.waiting))
+	if (l->urgent || l->push_now || l->push_lsn > l->closed_lsn ||
+	    !list_empty(&l->drains.waiting))
 		return true;
 	seg = l->hold ? NULL : wlog_next_durable(l->log, l->taken_number);
 	if (!seg)

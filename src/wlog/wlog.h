@@ -282,8 +282,8 @@ void wlog_fail(struct wlog *log, int error);
 /* ---- looking ------------------------------------------------------------------------------ */
 
 /*
- * Requests by kind, an index of wlog_status.io: bits of write, hit (the log held some of the range),
- * in memory (all that it held), full (whole 4 KiB blocks, and of a read: the log held all).
+ * Requests by kind, an index of wlog_status.io: bits of write, hit (the log held some of the
+ * range), in memory (all that it held), full (whole 4 KiB blocks, and of a read: the log held all).
  */
 enum {
 	WLOG_IO_WRITE = 1 << 0,

@@ -6,7 +6,7 @@
  *   seg.c     segments and their buffers    write.c   reserve, fill, publish, waiting for space
  *   commit.c  device writes, flushes        space.c   forgetting, the tail, superblock writes
  *   read.c    reads                         replay.c  opening
- *   wlog.c    the life of a log, status
+ *   wlog.c    the life of a log, status     home.c   what the home takes, and may leave
  *
  * Everything in struct wlog is guarded by the host ("entered") but for what a comment excepts.
  */
