@@ -30,6 +30,7 @@
 #ifndef DEV_DEV_H
 #define DEV_DEV_H
 
+#include <errno.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -110,6 +111,13 @@ struct dev_ops {
 	 * flight. 0 or a negative errno. May be NULL: the size never changes.
 	 */
 	int (*resize_look)(struct dev *dev);
+	/*
+	 * Makes the device that many bytes long, a multiple of its blocks; what is new reads as
+	 * zeros. Durable when it returns 0, and dev->size_bytes says so. Nothing may be in flight.
+	 * -EINVAL when it would shrink, -ENOTSUP (also: NULL) when only others can do it, as with
+	 * block devices, else why there is no room. Then nothing has changed.
+	 */
+	int (*resize)(struct dev *dev, uint64_t size_bytes);
 	/* All requests must be done. Frees dev. */
 	void (*close)(struct dev *dev);
 };
@@ -147,6 +155,30 @@ static inline void dev_close(struct dev *dev)
 {
 	if (dev)
 		dev->ops->close(dev);
+}
+
+static inline void dev_forgive(struct dev *dev)
+{
+	if (dev->ops->forgive)
+		dev->ops->forgive(dev);
+}
+
+/* ret has room for DEV_IDENTITY_LEN. */
+static inline void dev_identity(struct dev *dev, char *ret)
+{
+	ret[0] = '\0';
+	if (dev->ops->identity)
+		dev->ops->identity(dev, ret);
+}
+
+static inline int dev_resize_look(struct dev *dev)
+{
+	return dev->ops->resize_look ? dev->ops->resize_look(dev) : 0;
+}
+
+static inline int dev_resize(struct dev *dev, uint64_t size_bytes)
+{
+	return dev->ops->resize ? dev->ops->resize(dev, size_bytes) : -ENOTSUP;
 }
 
 /* Points the request at one contiguous buffer. */

@@ -282,6 +282,12 @@ static void file_counters(struct dev *dev, struct dev_counters *ret)
 	gate_counters(&to_file(dev)->gate, ret);
 }
 
+static void file_forgive(struct dev *dev)
+{
+	/* Nothing is in flight: what begins after this sees it by the gate's lock. */
+	atomic_store_explicit(&to_file(dev)->sticky, 0, memory_order_release);
+}
+
 static void file_free(struct dev_file *file)
 {
 	if (file->fd >= 0)
@@ -312,6 +318,10 @@ const struct dev_ops file_ops = {
 	.counters = file_counters,
 	.lock = file_lock,
 	.unlock = file_unlock,
+	.forgive = file_forgive,
+	.identity = file_identity,
+	.resize_look = file_resize_look,
+	.resize = file_resize,
 	.close = file_close,
 };
 

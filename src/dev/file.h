@@ -12,13 +12,15 @@
  *
  * Sticky errors. After a failed flush, or a failed write with fua, the kernel may have dropped
  * what it could not write, and the next fdatasync may well report success. From then on every
- * write, discard, zero and flush fails with that first error until the device is closed. Reads go
- * on. A failed write without fua concerns only itself.
+ * write, discard, zero and flush fails with that first error until the device is closed, or
+ * forgiven by an owner who writes all of it again. Reads go on. A failed write without fua concerns
+ * only itself.
  *
  * Discard deallocates and reads as zeros afterwards; where the file cannot do that it does
- * nothing. Zero falls back to writing zeros. Both honour fua by a flush.
+ * nothing. Zero deallocates as well where that can be done (can_zero), and else writes zeros. Both
+ * honour fua by a flush.
  *
- * The size is taken at open, rounded down to whole blocks. A request beyond it, or not aligned, is
+ * The size is taken at open and by resize_look, rounded down to whole blocks. A request beyond it, or not aligned, is
  * -EINVAL; a write to a read-only device is -EROFS; a file that somebody has cut short is -EIO.
  *
  * Fork: a device that was opened by the parent must not be used by the child, but to close it.

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * What the files of the file device share: file.c (queue and vtable), file_io.c (one request),
- * file_open.c (opening, creating, geometry), file_lock.c. Nobody else includes this.
+ * file_open.c (opening, creating, geometry), file_identity.c, file_lock.c. Nobody else includes
+ * this, but for tests.
  */
 #ifndef DEV_FILE_IMPL_H
 #define DEV_FILE_IMPL_H
@@ -55,7 +56,7 @@ struct dev_file {
 	bool is_block;
 	uint32_t io_align;
 	uint32_t mem_align;
-	atomic_int sticky;         /* set once, by the first failed flush or fua write */
+	atomic_int sticky;         /* set by the first failed flush or fua write; see forgive */
 
 	/* Under gate.lock. */
 	struct list_head queue;    /* dev_req, not started: all but flushes */
@@ -96,6 +97,16 @@ extern const struct dev_ops file_ops;
 
 /* Opens, creates, and fills in what describes the file. On failure the caller closes fd. */
 int file_setup(struct dev_file *file, const struct dev_file_options *opt, struct err *err);
+
+/* dev->size_bytes as the kernel says it now; 0 or a negative errno, and then it is as it was. */
+int file_resize_look(struct dev *dev);
+int file_resize(struct dev *dev, uint64_t size_bytes);
+
+/* file_identity.c */
+
+void file_identity(struct dev *dev, char *ret);
+/* Of a block device, with sysfs mounted there: for tests too. */
+void file_identity_at(const char *sysfs, dev_t rdev, char *ret);
 
 /* file_lock.c */
 

@@ -7,7 +7,7 @@
  * on its own thread or the loop runs it; this file says what the next step is, and nothing else.
  *
  *	begin -> WHOLE ------------------------------------> finished
- *	     |     | fallocate is refused
+ *	     |     | fallocate is refused (punching a hole first, if the device can do that)
  *	     |     +-> ZEROS (again and again) -+
  *	     |     +--------------------------- +-> FUA ---> finished
  *	     +-> BOUNCED (again and again) ----------------> finished
@@ -230,7 +230,8 @@ bool file_io_begin(struct file_io *fio)
 		fio->io.iovcnt = req->iovcnt;
 		return true;
 	}
-	set_io(fio, req->op == DEV_ZERO ? LOOP_ZERO : LOOP_PUNCH, req->off_bytes, req->len_bytes);
+	set_io(fio, req->op == DEV_ZERO && !fio->file->dev.can_zero ? LOOP_ZERO : LOOP_PUNCH,
+	       req->off_bytes, req->len_bytes);
 	return true;
 }
 
@@ -253,6 +254,11 @@ static bool failed(struct file_io *fio)
 {
 	const struct dev_req *req = fio->req;
 
+	if (fio->stage == FILE_WHOLE && fio->io.op == LOOP_PUNCH && req->op == DEV_ZERO &&
+	    is_unsupported(fio->io.result)) {
+		set_io(fio, LOOP_ZERO, req->off_bytes, req->len_bytes);
+		return true;
+	}
 	if (fio->stage == FILE_WHOLE && fio->io.op == LOOP_ZERO && is_unsupported(fio->io.result)) {
 		fio->stage = FILE_ZEROS;
 		zeros_step(fio);

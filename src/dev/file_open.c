@@ -174,6 +174,51 @@ static int set_size(struct dev_file *file, struct err *err)
 	return 0;
 }
 
+int file_resize_look(struct dev *dev)
+{
+	struct dev_file *file = container_of(dev, struct dev_file, dev);
+	const uint64_t before = dev->size_bytes;
+	const int r = set_size(file, NULL);
+
+	if (r)
+		dev->size_bytes = before;
+	return r;
+}
+
+/*
+ * A file of which every byte has its space keeps that property, one with holes gets another. What
+ * is new is durable with its size before anybody may rely on it.
+ */
+int file_resize(struct dev *dev, uint64_t size_bytes)
+{
+	struct dev_file *file = container_of(dev, struct dev_file, dev);
+	struct stat st;
+	int r = 0;
+
+	if (file->is_block)
+		return -ENOTSUP;
+	if (dev->read_only)
+		return -EROFS;
+	if (size_bytes % dev->block_bytes || size_bytes > INT64_MAX)
+		return -EINVAL;
+	if (fstat(file->fd, &st) < 0)
+		return -errno;
+	if (size_bytes < (uint64_t)st.st_size)
+		return -EINVAL;
+	if ((uint64_t)st.st_blocks * DEV_SECTOR_BYTES >= (uint64_t)st.st_size &&
+	    size_bytes > (uint64_t)st.st_size &&
+	    fallocate(file->fd, 0, st.st_size, (off_t)size_bytes - st.st_size) < 0)
+		r = errno == EOPNOTSUPP || errno == ENOSYS ? 0 : -errno;
+	if (!r && ftruncate(file->fd, (off_t)size_bytes) < 0)
+		r = -errno;
+	if (!r && fsync(file->fd) < 0)
+		r = -errno;
+	/* What could be allocated of it is given back. */
+	if (r && ftruncate(file->fd, st.st_size) < 0)
+		return r;
+	return r ? r : file_resize_look(dev);
+}
+
 /* A block device can zero without writing if its queue has a limit for that. */
 static bool queue_can_zero(dev_t rdev)
 {
@@ -199,6 +244,10 @@ static bool queue_can_zero(dev_t rdev)
 	return max_bytes > 0;
 }
 
+/*
+ * Whether what is deallocated reads as zeros: then a discard is one, and zeroes need no writing. Of
+ * a file whether holes can be punched, which is tried where nothing is.
+ */
 static bool can_discard(const struct dev_file *file)
 {
 	struct stat st;
@@ -300,6 +349,6 @@ int file_setup(struct dev_file *file, const struct dev_file_options *opt, struct
 	if (r && opt->create)
 		unlink(file->path);
 	if (!r)
-		file->dev.can_discard = can_discard(file);
+		file->dev.can_discard = file->dev.can_zero = can_discard(file);
 	return r;
 }

@@ -88,6 +88,22 @@ void dev_mem_bytes_put(struct dev_mem_bytes *bytes)
 	free(bytes);
 }
 
+int dev_mem_bytes_grow(struct dev_mem_bytes *bytes, uint64_t size_bytes)
+{
+	void *data;
+
+	if (size_bytes < bytes->size_bytes || size_bytes > SIZE_MAX / 2)
+		return -EINVAL;
+	if (size_bytes == bytes->size_bytes)
+		return 0;
+	data = mremap(bytes->data, bytes->size_bytes, size_bytes, MREMAP_MAYMOVE);
+	if (data == MAP_FAILED)
+		return -ENOMEM;
+	bytes->data = data;
+	bytes->size_bytes = size_bytes;
+	return 0;
+}
+
 void *dev_mem_bytes_data(struct dev_mem_bytes *bytes)
 {
 	return bytes->data;
@@ -239,6 +255,24 @@ static void mem_unlock(struct dev *dev)
 	mem->has_lock = false;
 }
 
+static int mem_resize_look(struct dev *dev)
+{
+	dev->size_bytes = to_mem(dev)->bytes->size_bytes & ~(uint64_t)(dev->block_bytes - 1);
+	return 0;
+}
+
+static int mem_resize(struct dev *dev, uint64_t size_bytes)
+{
+	int r;
+
+	if (dev->read_only)
+		return -EROFS;
+	if (size_bytes % dev->block_bytes || size_bytes < dev->size_bytes)
+		return -EINVAL;
+	r = dev_mem_bytes_grow(to_mem(dev)->bytes, size_bytes);
+	return r ? r : mem_resize_look(dev);
+}
+
 static void mem_close(struct dev *dev)
 {
 	struct dev_mem *mem = to_mem(dev);
@@ -259,6 +293,8 @@ static const struct dev_ops mem_ops = {
 	.counters = mem_counters,
 	.lock = mem_lock,
 	.unlock = mem_unlock,
+	.resize_look = mem_resize_look,
+	.resize = mem_resize,
 	.close = mem_close,
 };
 
@@ -301,6 +337,7 @@ int dev_mem_open(const struct dev_mem_options *opt, struct dev **ret, struct err
 	mem->dev.block_bytes = block_bytes;
 	mem->dev.read_only = opt->read_only;
 	mem->dev.can_discard = !opt->read_only;
+	mem->dev.can_zero = !opt->read_only;
 	*ret = &mem->dev;
 	return 0;
 }

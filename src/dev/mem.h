@@ -19,7 +19,13 @@ int dev_mem_bytes_new(uint64_t size_bytes, struct dev_mem_bytes **ret);
 struct dev_mem_bytes *dev_mem_bytes_get(struct dev_mem_bytes *bytes);
 void dev_mem_bytes_put(struct dev_mem_bytes *bytes);
 
-/* The bytes themselves, valid as long as the reference. */
+/*
+ * Zeros are added at the end; no request may be in flight on any device of these bytes, and each
+ * learns of it by resize_look. -EINVAL: they would shrink.
+ */
+int dev_mem_bytes_grow(struct dev_mem_bytes *bytes, uint64_t size_bytes);
+
+/* The bytes themselves, valid as long as the reference, and until they grow. */
 void *dev_mem_bytes_data(struct dev_mem_bytes *bytes);
 uint64_t dev_mem_bytes_size(const struct dev_mem_bytes *bytes);
 

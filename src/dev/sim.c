@@ -405,6 +405,34 @@ static void unlock(struct dev *dev)
 		sd->disk->owner = NULL;
 }
 
+static void forgive(struct dev *dev)
+{
+	to_sim(dev)->sticky = 0;
+}
+
+static void identity(struct dev *dev, char *ret)
+{
+	memcpy(ret, to_sim(dev)->disk->opt.identity, DEV_IDENTITY_LEN);
+	ret[DEV_IDENTITY_LEN - 1] = '\0';
+}
+
+static int resize_look(struct dev *dev)
+{
+	dev->size_bytes = to_sim(dev)->disk->opt.size_bytes;
+	return 0;
+}
+
+static int resize(struct dev *dev, uint64_t size_bytes)
+{
+	struct sim_dev *sd = to_sim(dev);
+	int r;
+
+	if (is_dead(sd) || !pass_event(sd))
+		return -ENODEV;
+	r = sim_disk_grow(sd->disk, size_bytes);
+	return r ? r : resize_look(dev);
+}
+
 static void close_dev(struct dev *dev)
 {
 	unlock(dev);
@@ -420,6 +448,10 @@ static const struct dev_ops sim_dev_ops = {
 	.counters = counters,
 	.lock = lock,
 	.unlock = unlock,
+	.forgive = forgive,
+	.identity = identity,
+	.resize_look = resize_look,
+	.resize = resize,
 	.close = close_dev,
 };
 
@@ -433,6 +465,7 @@ int sim_dev_open(struct sim_disk *disk, struct dev **ret)
 	sd->dev.size_bytes = disk->opt.size_bytes;
 	sd->dev.block_bytes = disk->opt.block_bytes;
 	sd->dev.can_discard = !disk->opt.no_discard;
+	sd->dev.can_zero = disk->opt.can_zero;
 	sd->disk = disk;
 	sd->boot = disk->boot;
 	list_init(&sd->pending);

@@ -32,6 +32,8 @@ struct sim_disk_options {
 	uint32_t block_bytes; /* 0: 512 */
 	bool no_discard;
 	bool garbage; /* sectors never written read as seeded garbage, not as zeros */
+	bool can_zero;
+	char identity[DEV_IDENTITY_LEN]; /* what dev_identity() says */
 	/* A request completes latency_ns after its submission, plus up to jitter_ns. */
 	uint64_t latency_ns;
 	uint64_t jitter_ns;
@@ -42,7 +44,8 @@ enum sim_dev_fault {
 	/*
 	 * The request fails with fault->error. Of a write, any part may have happened. After a
 	 * failed flush any part of what it would have covered is lost for good, though reads may
-	 * still show it, and all later writes and flushes fail until the device is reopened.
+	 * still show it, and all later writes and flushes fail until the device is reopened or
+	 * forgiven (dev_forgive()).
 	 */
 	SIM_DEV_ERROR,
 	SIM_DEV_LOST,      /* a write or zero succeeds but never happens */
@@ -101,6 +104,14 @@ void sim_disk_heal(struct sim_disk *disk);
  * sector, drawn from those ever written. Returns the offset of the last byte hit, or -ENOENT.
  */
 int64_t sim_disk_rot(struct sim_disk *disk, uint64_t off_bytes, uint64_t len_bytes, unsigned bits);
+
+/*
+ * The disk is that many bytes long from now on, durably; what is new was never written. -EINVAL: it
+ * would shrink, or is no multiple of the block; -ENOMEM. Then nothing has changed. Devices learn of
+ * it by resize_look; dev_resize() is the same for one of them.
+ */
+int sim_disk_grow(struct sim_disk *disk, uint64_t size_bytes);
+uint64_t sim_disk_size(const struct sim_disk *disk);
 
 /* The durable bytes; and the way to change them behind everybody's back. */
 const void *sim_disk_durable(const struct sim_disk *disk);

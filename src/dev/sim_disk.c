@@ -368,6 +368,50 @@ int sim_disk_new(struct sim_world *world, const struct sim_disk_options *opt, st
 	return 0;
 }
 
+static uint8_t *grown(const uint8_t *old, uint64_t old_bytes, uint64_t new_bytes)
+{
+	uint8_t *p = calloc(1, new_bytes);
+
+	if (p)
+		memcpy(p, old, old_bytes);
+	return p;
+}
+
+int sim_disk_grow(struct sim_disk *disk, uint64_t size_bytes)
+{
+	const uint64_t old = disk->opt.size_bytes;
+	uint8_t *durable, *visible, *written;
+
+	if (size_bytes < old || size_bytes % disk->opt.block_bytes)
+		return -EINVAL;
+	durable = grown(disk->durable, old, size_bytes);
+	visible = grown(disk->visible, old, size_bytes);
+	written = grown(disk->written, old / DEV_SECTOR_BYTES, size_bytes / DEV_SECTOR_BYTES);
+	if (!durable || !visible || !written) {
+		free(durable);
+		free(visible);
+		free(written);
+		return -ENOMEM;
+	}
+	if (disk->opt.garbage && size_bytes > old) {
+		rng_fill(&disk->world->rng, durable + old, size_bytes - old);
+		memcpy(visible + old, durable + old, size_bytes - old);
+	}
+	free(disk->durable);
+	free(disk->visible);
+	free(disk->written);
+	disk->durable = durable;
+	disk->visible = visible;
+	disk->written = written;
+	disk->opt.size_bytes = size_bytes;
+	return 0;
+}
+
+uint64_t sim_disk_size(const struct sim_disk *disk)
+{
+	return disk->opt.size_bytes;
+}
+
 void sim_disk_free(struct sim_disk *disk)
 {
 	if (!disk)

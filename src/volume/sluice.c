@@ -6,7 +6,8 @@
  * Invariants
  *   1. After submit has returned, the request was kicked, or queued is true, or somebody took
  *      the flag after the request was queued and has yet to kick.
- *   2. The public fields of the sluice's struct dev are those of the inner one; they do not change.
+ *   2. The public fields of the sluice's struct dev are those of the inner one; of these only the
+ *      size changes, through the sluice.
  *
  * Locks: none.
  */
@@ -65,6 +66,34 @@ static void sluice_dev_unlock(struct dev *dev)
 
 	if (inner->ops->unlock)
 		inner->ops->unlock(inner);
+}
+
+static void sluice_dev_forgive(struct dev *dev)
+{
+	dev_forgive(to_sluice_dev(dev)->inner);
+}
+
+static void sluice_dev_identity(struct dev *dev, char *ret)
+{
+	dev_identity(to_sluice_dev(dev)->inner, ret);
+}
+
+static int sluice_dev_resize_look(struct dev *dev)
+{
+	struct dev *inner = to_sluice_dev(dev)->inner;
+	const int r = dev_resize_look(inner);
+
+	dev->size_bytes = inner->size_bytes;
+	return r;
+}
+
+static int sluice_dev_resize(struct dev *dev, uint64_t size_bytes)
+{
+	struct dev *inner = to_sluice_dev(dev)->inner;
+	const int r = dev_resize(inner, size_bytes);
+
+	dev->size_bytes = inner->size_bytes;
+	return r;
 }
 
 static void sluice_dev_close(struct dev *dev)
@@ -145,6 +174,10 @@ static const struct dev_ops sluice_dev_ops = {
 	.counters = sluice_dev_counters,
 	.lock = sluice_dev_lock,
 	.unlock = sluice_dev_unlock,
+	.forgive = sluice_dev_forgive,
+	.identity = sluice_dev_identity,
+	.resize_look = sluice_dev_resize_look,
+	.resize = sluice_dev_resize,
 	.close = sluice_dev_close,
 };
 

@@ -154,6 +154,14 @@ static void flush_fails(bool async, bool buffered)
 	CHECK_EQ(async ? run_async(dev, DEV_FLUSH, NULL, 0, 0, false) : dev_flush(dev), -EINVAL);
 	mend_dev();
 	check_sticky(dev, -EINVAL);
+	/* An owner who writes all again may go on. */
+	dev_forgive(dev);
+	CHECK_OK(dev_pwrite(dev, buf, 4096, 0, false));
+	CHECK_OK(async ? run_async(dev, DEV_FLUSH, NULL, 0, 0, false) : dev_flush(dev));
+	break_dev(open_pipe());
+	CHECK_EQ(dev_flush(dev), -EINVAL);
+	mend_dev();
+	CHECK_EQ(dev_flush(dev), -EINVAL);
 	dev_close(dev);
 	/* Closing forgets it. */
 	CHECK_OK(dev_file_open(path, NULL, &dev, NULL));
