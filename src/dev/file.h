@@ -20,8 +20,9 @@
  * nothing. Zero deallocates as well where that can be done (can_zero), and else writes zeros. Both
  * honour fua by a flush.
  *
- * The size is taken at open and by resize_look, rounded down to whole blocks. A request beyond it, or not aligned, is
- * -EINVAL; a write to a read-only device is -EROFS; a file that somebody has cut short is -EIO.
+ * The size is taken at open and by resize_look, rounded down to whole blocks. A request beyond it,
+ * or not aligned, is -EINVAL; a write to a read-only device is -EROFS; a file that somebody has cut
+ * short is -EIO.
  *
  * Fork: a device that was opened by the parent must not be used by the child, but to close it.
  */

@@ -91,7 +91,7 @@ static void whole(int dir, char *ret, size_t len)
 	}
 }
 
-/* The UUID of the partition in its disk's table, which may be asked of whoever may read the disk. */
+/* The UUID of the partition in its disk's table: for whoever may read the disk. */
 static void entry_uuid(int disk, dev_t rdev, char *ret)
 {
 	unsigned int maj, min;

@@ -266,6 +266,19 @@ static int look_up(const struct wlog *log, uint64_t lba, uint64_t sectors, struc
 	return 0;
 }
 
+static void read_count(struct wlog *log, const struct wlog_read *read)
+{
+	bool home = false, device = false, hit = false;
+
+	for (uint32_t i = 0; i < read->nparts; i++) {
+		home |= read->parts[i].kind == PART_HOME;
+		hit |= read->parts[i].kind != PART_HOME;
+		device |= read->parts[i].kind == PART_DEVICE;
+	}
+	log_count_io(log, read->req,
+		     (hit ? WLOG_IO_HIT : 0) | (hit && !device ? WLOG_IO_BUFFER : 0), !home);
+}
+
 static struct wlog_read *read_new(struct wlog *log, struct dev_req *req, unsigned int count)
 {
 	struct wlog_read *read = malloc(sizeof(*read) + count * sizeof(read->parts[0]));
@@ -317,6 +330,8 @@ void wlog_read_begin(struct wlog *log, struct dev_req *req)
 			break;
 		}
 	}
+	if (read)
+		read_count(log, read);
 	if (ext != local)
 		free(ext);
 }

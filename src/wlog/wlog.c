@@ -483,5 +483,14 @@ void wlog_status(const struct wlog *log, struct wlog_status *ret)
 	ret->map_bytes = extmap_bytes(&log->map);
 	ret->device_bytes = log->written_bytes;
 	ret->device_bytes_life = log->life_bytes + log->written_bytes;
+	ret->head_seg = log->open ? log->open->number : log->next_seg;
+	ret->head_sectors = log->open ? log->open->data_sectors : 0;
+	ret->durable_seg = log->durable_seg;
+	ret->destaged_seg = log->destaged_seg;
 	ret->failed = log->failed;
+}
+
+void wlog_clear_stat(struct wlog *log)
+{
+	memset(log->st.io, 0, sizeof(log->st.io));
 }

@@ -284,6 +284,8 @@ void wlog_fail(struct wlog *log, int error);
 /*
  * Requests by kind, an index of wlog_status.io: bits of write, hit (the log held some of the
  * range), in memory (all that it held), full (whole 4 KiB blocks, and of a read: the log held all).
+ * WRITEs are counted when they are published, READs when they begin; zeros are in memory. ZERO and
+ * DISCARD are neither. BUFFER without HIT and a READ that is FULL without HIT cannot be.
  */
 enum {
 	WLOG_IO_WRITE = 1 << 0,

@@ -104,6 +104,7 @@ struct wlog_write {
 	uint64_t since_ns; /* waiting, or a barrier: since when */
 	uint64_t target;   /* a barrier: the segment that must be durable */
 	bool filled;
+	bool hit, hit_device; /* what it has overwritten: anything of the log's; on the device */
 };
 
 static_assert(sizeof(((struct wlog_sb *)0)->home) == WLOG_HOME_BYTES, "the home's bytes");
@@ -285,6 +286,16 @@ static inline bool seg_ends_whole(const struct wlog_seg *seg)
 	const uint8_t flags = seg->recs[seg->records - 1].flags;
 
 	return !(flags & WLOG_REC_CONTINUES) || (flags & WLOG_REC_VOID);
+}
+
+/* Counts a request as one of its kind (enum in wlog.h). */
+static inline void log_count_io(struct wlog *log, const struct dev_req *req, unsigned int hit,
+				bool all)
+{
+	const bool whole = (req->off_bytes | req->len_bytes) % WLOG_BLOCK == 0;
+
+	log->st.io[hit | (req->op == DEV_WRITE ? WLOG_IO_WRITE : 0) |
+		   (whole && all ? WLOG_IO_FULL : 0)]++;
 }
 
 /* ---- write.c */

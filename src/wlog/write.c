@@ -174,6 +174,7 @@ int wlog_reserve(struct wlog *log, struct dev_req *req)
 	if (rc)
 		return rc;
 	w->done = 0;
+	w->hit = w->hit_device = false;
 	if (log->partial || (req->op == DEV_WRITE && !list_empty(&log->waiting)) ||
 	    !reserve_portion(log, req)) {
 		enqueue(log, req);
@@ -226,15 +227,29 @@ void wlog_fill(struct wlog *log, struct dev_req *req)
 	}
 }
 
-static int publish_map(struct wlog *log, const struct wlog_seg *seg,
-		       const struct wlog_rec_disk *rec)
+struct displaced {
+	const struct wlog *log;
+	struct wlog_write *w;
+};
+
+static void note_displaced(void *arg, const struct extent *old)
 {
+	const struct displaced *d = arg;
+
+	d->w->hit = true;
+	if (!(old->value & EXTMAP_CONST) && !seg_of_value(d->log, old->value)->buf)
+		d->w->hit_device = true;
+}
+
+static int publish_map(struct wlog *log, struct wlog_write *w, const struct wlog_rec_disk *rec)
+{
+	struct displaced d = { log, w };
 	int rc;
 
 	if (log->failed)
 		return log->failed;
-	rc = extmap_insert(&log->map, le48_get(rec->lba), le32_get(rec->sectors),
-			   rec_value(seg->number, rec));
+	rc = extmap_replace(&log->map, le48_get(rec->lba), le32_get(rec->sectors),
+			    rec_value(w->seg->number, rec), note_displaced, &d);
 	/* There were nodes for it since it was reserved. */
 	assert(!rc);
 	return rc;
@@ -244,7 +259,7 @@ static void publish_one(struct wlog *log, struct dev_req *req)
 {
 	struct wlog_write *w = wlog_write_of(req);
 	struct wlog_seg *seg = w->seg;
-	const int rc = publish_map(log, seg, &seg->recs[w->rec]);
+	const int rc = publish_map(log, w, &seg->recs[w->rec]);
 
 	seg->unpublished--;
 	log->unpublished--;
@@ -271,7 +286,12 @@ static void publish_one(struct wlog *log, struct dev_req *req)
 		starve(log);
 		return;
 	}
-	log->st.user_bytes += req->op == DEV_WRITE ? req->len_bytes : 0;
+	if (req->op == DEV_WRITE) {
+		log->st.user_bytes += req->len_bytes;
+		log_count_io(log, req,
+			     (w->hit ? WLOG_IO_HIT : 0) |
+				     (w->hit && !w->hit_device ? WLOG_IO_BUFFER : 0), true);
+	}
 	if (req->fua)
 		commit_barrier(log, req, seg->number);
 	else
