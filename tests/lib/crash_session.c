@@ -456,7 +456,7 @@ static void read_all_done(struct sim_op *op)
 	progress(s);
 }
 
-static int read_range(struct crash_session *s, uint32_t lba, uint32_t n, uint8_t *to)
+int session_read_range(struct crash_session *s, uint32_t lba, uint32_t n, void *to)
 {
 	struct sim_op *op = take_slot(s);
 	size_t slot = (size_t)(op - s->ops);
@@ -481,7 +481,7 @@ static int read_range(struct crash_session *s, uint32_t lba, uint32_t n, uint8_t
 
 int session_read(struct crash_session *s, uint32_t lba, void *sector)
 {
-	return read_range(s, lba, 1, sector);
+	return session_read_range(s, lba, 1, sector);
 }
 
 bool session_read_all(struct crash_session *s, uint64_t *ids, int *ret_error)
@@ -494,7 +494,7 @@ bool session_read_all(struct crash_session *s, uint64_t *ids, int *ret_error)
 	for (uint32_t lba = 0; lba < sectors && !*ret_error; lba += READ_SECTORS) {
 		uint32_t n = sectors - lba < READ_SECTORS ? sectors - lba : READ_SECTORS;
 
-		*ret_error = read_range(s, lba, n, all + (size_t)lba * DEV_SECTOR_BYTES);
+		*ret_error = session_read_range(s, lba, n, all + (size_t)lba * DEV_SECTOR_BYTES);
 	}
 	if (!*ret_error && !oracle_decode_all(s->u->oracle, all, ids))
 		crash_fail("after recovery: %s", s->u->oracle->text);

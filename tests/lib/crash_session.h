@@ -3,12 +3,11 @@
  * One life of an engine in the simulator: from open to close, or to the power cut.
  *
  * A universe is what survives: the cache disk, the bucket, the backing disk or the memory of the
- * home, and the oracle. A session opens the engine on a universe, submits operations, checks every read at once,
- * tells the oracle what was acknowledged, and ends cleanly (session_close) or dead
+ * home, and the oracle. A session opens the engine on a universe, submits operations, checks every
+ * read at once, tells the oracle what was acknowledged, and ends cleanly (session_close) or dead
  * (session_abandon, after a cut or a kill).
  *
- * What engine it is, is the target's affair: crash_on_log.h, crash_on_lsvd.h,
- * crash_on_boost.h.
+ * What engine it is, is the target's affair: crash_on_log.h, crash_on_lsvd.h, crash_on_boost.h.
  */
 #ifndef TESTS_LIB_CRASH_SESSION_H
 #define TESTS_LIB_CRASH_SESSION_H
@@ -169,7 +168,8 @@ bool session_step(struct crash_session *s);
 void session_settle(struct crash_session *s);
 /* Reads the whole volume into ids. False when the power went off or a read failed. */
 bool session_read_all(struct crash_session *s, uint64_t *ids, int *ret_error);
-/* Reads one sector: 0 or the error. */
+/* Reads sectors, or one: 0 or the error. */
+int session_read_range(struct crash_session *s, uint32_t lba, uint32_t sectors, void *to);
 int session_read(struct crash_session *s, uint32_t lba, void *sector);
 /* Drain, checkpoint, release, close, free. False if the power went off: it is abandoned then. */
 bool session_close(struct crash_session *s);
