@@ -14,16 +14,16 @@
  *   boost_stop()     before a close without a release: nothing new is begun
  *   boost_close()    frees; without a release before it, it is the same as a crash
  *
- * Requests go to the log (boost_log(), wlog/wlog.h), which asks this home for what it lacks. Without
- * a log (cache NULL, or discarded) reads go to boost_read(), and boost_acquire() formats a discarded
- * one.
+ * Requests go to the log (boost_log(), wlog/wlog.h), which asks this home for what it lacks.
+ * Without a log (cache NULL, or discarded) reads go to boost_read(), and boost_acquire() formats a
+ * discarded one.
  *
  * The backing device carries data alone, where it always was: sector n of the volume is its sector
  * n. So who belongs to whom (P6) is kept in the log's superblock: the device's identity as its
  * kernel tells it, its size, and checksums of sampled places. While the log holds what the backing
- * device lacks, a device that has any other identity, has shrunk, or differs in a sampled place that
- * the log does not cover is refused: it is another one, or was written to without its cache. After
- * a release it may have changed in any way but into another device.
+ * device lacks, a device that has any other identity, has shrunk, or differs in a sampled place
+ * that the log does not cover is refused: it is another one, or was written to without its cache.
+ * After a release it may have changed in any way but into another device.
  *
  * A promise that is not made: without its cache the backing device is no prefix of what was
  * acknowledged (P3). It is what some moment of writeback left, with newer and older sectors side by
@@ -156,7 +156,7 @@ struct boost_status {
 	uint64_t superseded_bytes; /* that need not be written: newer durable copies */
 	uint64_t batches, flushes;
 	uint64_t lost_bytes;     /* given up for damage in the log, reported when it happened */
-	uint64_t bad_sectors;    /* of these, what has not been written again: reads of it are EIO */
+	uint64_t bad_sectors;    /* of these, not written again since: reads of it are EIO */
 	uint64_t oldest_dirty_ns; /* age of the oldest; 0: none */
 	uint64_t retries, busy;
 	int home_error; /* the error that the backing device is failing with now, or 0 */

@@ -3,9 +3,9 @@
  * From the segments of a batch to pieces that can be written: sorted, newest only, verified.
  *
  * The data of all segments together is one linear space (a segment's data begins at its base, with
- * a gap of one sector after each). The records, applied in order to a small extent map LBA -> linear
- * place, leave the newest version of each sector of the batch; walking that map gives the pieces
- * in LBA order.
+ * a gap of one sector after each). The records, applied in order to a small extent map LBA ->
+ * linear place, leave the newest version of each sector of the batch; walking that map gives the
+ * pieces in LBA order.
  *
  *   build_map          not entered: the map; which samples of the device will change
  *   build_superseded   entered, in slices: leaves out what a later, durable segment has

@@ -2,8 +2,8 @@
 /*
  * The pieces of a batch on their way to the backing device: writes, a flush, samples.
  *
- * Pieces stand in LBA order. Those that continue each other become one write, up to BWRITE_BYTES and
- * BWRITE_IOV, and writes_in_flight of them are at the device at once. When all are done a flush
+ * Pieces stand in LBA order. Those that continue each other become one write, up to BWRITE_BYTES
+ * and BWRITE_IOV, and writes_in_flight of them are at the device at once. When all are done a flush
  * covers them, and after that the samples that they may have changed are read again.
  *
  * Durable when: what was written is durable when the flush that was submitted after the last write

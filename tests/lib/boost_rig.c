@@ -25,12 +25,24 @@ static void brig_identity(struct dev *dev, char *ret)
 	memcpy(ret, the_rig->identity, sizeof(the_rig->identity));
 }
 
+static void (*sim_submit)(struct dev *dev, struct dev_req *req);
+
+static void brig_submit(struct dev *dev, struct dev_req *req)
+{
+	if (req->op != DEV_READ && the_rig->nrequests < BRIG_REQUESTS)
+		the_rig->requests[the_rig->nrequests++] =
+			(struct brig_request){req->op, req->off_bytes, req->len_bytes};
+	sim_submit(dev, req);
+}
+
 static void brig_open_media(struct brig *rig)
 {
 	CHECK_OK(sim_dev_open(rig->cache_disk, &rig->cache));
 	CHECK_OK(sim_dev_open(rig->backing_disk, &rig->backing));
 	rig->backing_ops = *rig->backing->ops;
 	rig->backing_ops.identity = brig_identity;
+	sim_submit = rig->backing_ops.submit;
+	rig->backing_ops.submit = brig_submit;
 	rig->backing->ops = &rig->backing_ops;
 	rig->backing->size_bytes = rig->backing_bytes - rig->cut_bytes;
 	rig->backing->can_zero = rig->can_zero;
@@ -357,11 +369,6 @@ struct boost_status brig_status(struct brig *rig)
 	boost_status(rig->boost, &st);
 	host_leave(&rig->hs.host);
 	return st;
-}
-
-void brig_counters(struct dev *dev, struct dev_counters *ret)
-{
-	dev->ops->counters(dev, ret);
 }
 
 void brig_fault(struct sim_disk *disk, enum dev_op op, uint64_t nth, uint64_t times)

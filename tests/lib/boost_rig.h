@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * A cache and a backing device for tests: two simulated disks without latency, a host on one thread,
- * and an array that says what each sector should hold.
+ * A cache and a backing device for tests: two simulated disks without latency, a host on one
+ * thread, and an array that says what each sector should hold.
  *
  * A sector's contents are its LBA and the number of the write that made them; 0 is zeros.
  */
@@ -14,6 +14,14 @@
 
 #define BRIG_SECTORS 16384u /* 8 MiB, unless asked otherwise */
 #define BRIG_CACHE_BYTES (8u << 20)
+
+#define BRIG_REQUESTS 4096
+
+/* What the home has submitted to the backing device, reads excepted. */
+struct brig_request {
+	enum dev_op op;
+	uint64_t off_bytes, len_bytes;
+};
 
 struct brig {
 	struct host_single hs;
@@ -33,6 +41,8 @@ struct brig {
 	uint32_t next_mark;
 	uint32_t sectors;
 	uint32_t *oracle;
+	struct brig_request requests[BRIG_REQUESTS];
+	uint32_t nrequests; /* a case may set it to 0 */
 };
 
 struct brig_options {
@@ -74,7 +84,6 @@ uint32_t brig_home_mark(struct brig *rig, uint32_t lba);
 /* A random write, zero or flush. */
 void brig_random_op(struct brig *rig);
 struct boost_status brig_status(struct brig *rig);
-void brig_counters(struct dev *dev, struct dev_counters *ret);
 /* Plans a fault that fails requests of that kind; times 0: for ever. */
 void brig_fault(struct sim_disk *disk, enum dev_op op, uint64_t nth, uint64_t times);
 
