@@ -51,19 +51,28 @@ static int attach_unchanged(struct boost *b, struct err *err)
 		return err_set(err, -EAGAIN,
 			       "somebody else has had the volume since it was opened: open it "
 			       "again");
-	/* Not by somebody who did not ask for the lock either. */
-	return b->bound && !b->empty ? samples_check(b, &b->state, err) : 0;
+	r = b->bound && !b->empty ? samples_check(b, &b->state, err) : 0;
+	if (r != -ESTALE)
+		return r;
+	/*
+	 * By its owner, who wrote back what the log had got since, or by somebody who did not ask
+	 * for the lock: whoever opens it again will know.
+	 */
+	return err_set(err, -EAGAIN,
+		       "the backing device has changed since the volume was opened: open it again");
 }
 
 static int attach_format(struct boost *b, struct err *err)
 {
+	struct wlog_info info;
 	const struct wlog_format_options opt = {
 		.id.volume_uuid = b->volume_uuid,
 		.first_lsn = b->discard_lsn ? b->discard_lsn + LSN_JUMP + 1 : 0,
 		.random = host_random(b->host),
-		.force = true,
+		/* P6: what a discard gives up is a log, whole or damaged, and nothing else. */
+		.force = wlog_probe(b->cache, &info, NULL) != -ENOENT ||
+			 !VARVE_STEP("boost.format_spares_others"),
 	};
-	struct wlog_info info;
 	int r = open_may_discard(b, err);
 
 	if (r)
@@ -84,12 +93,30 @@ static int attach_format(struct boost *b, struct err *err)
 	return 0;
 }
 
-/* P6: a log in the place of the backing device most likely means that the two were swapped. */
+/* Whether the log may be that of a volume whose backing device is what is the cache here. */
+static bool attach_swapped_log(const struct boost *b, const struct wlog_info *info)
+{
+	const uint64_t block = b->cache->block_bytes;
+	struct boost_binding binding;
+
+	if (!uuid_is_zero(&b->volume_uuid) && uuid_equal(&b->volume_uuid, &info->id.volume_uuid))
+		return true;
+	return boost_binding(info, &binding, NULL) == 0 &&
+	       binding.backing_bytes == b->cache->size_bytes / block * block;
+}
+
+/*
+ * P6: a log in the place of the backing device most likely means that the two were swapped. If a
+ * cache is discarded it may also be what the volume holds, of a volume inside it: unless the log
+ * says otherwise that is no reason to lock the user out. A cache that was bound settles it.
+ */
 static int attach_not_swapped(struct boost *b, struct err *err)
 {
 	struct wlog_info info;
 
-	if (b->bound || b->discard || wlog_probe(b->backing, &info, NULL))
+	if (b->bound || wlog_probe(b->backing, &info, NULL) || !VARVE_STEP("boost.not_swapped"))
+		return 0;
+	if (b->discard && (b->state.backing_bytes || !attach_swapped_log(b, &info)))
 		return 0;
 	return err_set(err, -EEXIST,
 		       "the backing device holds a log: are backing device and cache swapped? If "

@@ -1,0 +1,472 @@
+/* SPDX-License-Identifier: BSD-3-Clause */
+/*
+ * Which cache and which backing device: the holes of the published in-place cache that concern
+ * whole devices, as stories (see crash_holes_boost.c). The step that check-mutants removes:
+ *
+ *	 8  hole_8_swapped_devices                 -
+ *	 8  hole_8_foreign_cache                   boost.check_volume
+ *	 9  hole_9_backing_used_without_cache      boost.check_samples
+ *	10  hole_10_looking_changes_nothing        -
+ *	10  hole_10_looking_before_taking          wlog.replay_again
+ *	11  hole_11_beyond_two_tib                 -
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/crc32c.h"
+#include "lib/crash_on_boost.h"
+#include "lib/crash_scene.h"
+#include "lib/tap.h"
+#include "wlog/wlog_layout.h"
+
+static struct scene *begin(const char *test)
+{
+	return scene_new(test, &crash_on_boost, NULL);
+}
+
+static struct sim_disk *copy_of(struct scene *sc, const struct sim_disk *disk, uint64_t size_bytes)
+{
+	struct sim_disk *copy;
+
+	CHECK_OK(sim_disk_new(&sc->u.world, &(struct sim_disk_options){.size_bytes = size_bytes},
+			      &copy));
+	CHECK_OK(sim_disk_image(disk, SIM_KEEP_ALL, copy));
+	return copy;
+}
+
+static void put_back(struct sim_disk *disk, struct sim_disk *copy)
+{
+	CHECK_OK(sim_disk_image(copy, SIM_KEEP_ALL, disk));
+	sim_disk_free(copy);
+}
+
+static uint64_t backing_bytes(const struct scene *sc)
+{
+	return sc->cfg.sectors * DEV_SECTOR_BYTES + sc->cfg.backing_more;
+}
+
+/* ---- 8: swapped and foreign ------------------------------------------------------------------ */
+
+static void as_large_as_the_cache(struct crash_config *cfg)
+{
+	cfg->adopt = true;
+	cfg->backing_more = cfg->disk_bytes - cfg->sectors * DEV_SECTOR_BYTES;
+}
+
+static void swap(struct scene *sc)
+{
+	struct sim_disk *disk = sc->u.disk;
+
+	sc->u.disk = sc->u.backing;
+	sc->u.backing = disk;
+}
+
+/*
+ * 8. Whatever had no magic number was formatted, so that swapped arguments destroyed the backing
+ * device. Here nothing is formatted that carries anything, not even when the cache is to be
+ * discarded, and a cache is not taken as a backing device.
+ */
+TEST(hole_8_swapped_devices)
+{
+	struct scene *sc =
+		scene_new("hole_8_swapped_devices", &crash_on_boost, as_large_as_the_cache);
+	struct sim_disk *cache, *backing;
+	uint64_t bytes = sc->cfg.disk_bytes;
+
+	scene_open(sc);
+	scene_write(sc, 0, 8);
+	scene_flush(sc);
+	scene_crash(sc, SIM_KEEP_NONE);
+	cache = copy_of(sc, sc->u.disk, bytes);
+	backing = copy_of(sc, sc->u.backing, bytes);
+	swap(sc);
+	CHECK_EQ(scene_try_open(sc, false), -ENODEV);
+	CHECK(sc->err.text[0] != '\0');
+	CHECK(scene_try_open(sc, true) < 0);
+	CHECK(sc->err.text[0] != '\0');
+	swap(sc);
+	CHECK_MEMEQ(sim_disk_durable(sc->u.disk), sim_disk_durable(cache), bytes);
+	CHECK_MEMEQ(sim_disk_durable(sc->u.backing), sim_disk_durable(backing), bytes);
+	sim_disk_free(cache);
+	sim_disk_free(backing);
+	scene_open(sc);
+	CHECK_EQ(scene_judge(sc), 1);
+	scene_end(sc);
+}
+
+/* The same with a backing device of zeros, which looks as blank as a new cache does. */
+static void as_large_and_blank(struct crash_config *cfg)
+{
+	as_large_as_the_cache(cfg);
+	cfg->adopt = false;
+}
+
+TEST(hole_8_swapped_with_a_blank_one)
+{
+	struct scene *sc =
+		scene_new("hole_8_swapped_with_a_blank_one", &crash_on_boost, as_large_and_blank);
+	struct sim_disk *cache;
+
+	scene_open(sc);
+	scene_write(sc, 0, 8);
+	scene_flush(sc);
+	scene_crash(sc, SIM_KEEP_NONE);
+	cache = copy_of(sc, sc->u.disk, sc->cfg.disk_bytes);
+	swap(sc);
+	CHECK(scene_try_open(sc, true) < 0);
+	swap(sc);
+	CHECK_MEMEQ(sim_disk_durable(sc->u.disk), sim_disk_durable(cache), sc->cfg.disk_bytes);
+	sim_disk_free(cache);
+	scene_open(sc);
+	CHECK_EQ(scene_judge(sc), 1);
+	scene_end(sc);
+}
+
+/* 8. The cache of another volume, with data in it: refused, and left alone. */
+TEST(hole_8_foreign_cache)
+{
+	struct scene *sc = begin("hole_8_foreign_cache");
+	struct scene *other = begin("hole_8_foreign_cache");
+	struct sim_disk *copy, *foreign;
+
+	other->oracle->volume = 8;
+	scene_open(other);
+	scene_write(other, 0, 8);
+	scene_flush(other);
+	scene_crash(other, SIM_KEEP_NONE);
+	scene_open(sc);
+	scene_write(sc, 8, 8);
+	scene_flush(sc);
+	scene_crash(sc, SIM_KEEP_NONE);
+	copy = copy_of(sc, sc->u.disk, sc->cfg.disk_bytes);
+	foreign = copy_of(sc, other->u.disk, sc->cfg.disk_bytes);
+	CHECK_OK(sim_disk_image(foreign, SIM_KEEP_ALL, sc->u.disk));
+	CHECK_EQ(scene_try_open(sc, false), -EXDEV);
+	CHECK_MEMEQ(sim_disk_durable(sc->u.disk), sim_disk_durable(foreign), sc->cfg.disk_bytes);
+	sim_disk_free(foreign);
+	put_back(sc->u.disk, copy);
+	scene_open(sc);
+	CHECK_EQ(scene_judge(sc), 1);
+	scene_end(other);
+	scene_end(sc);
+}
+
+/* 8. Another backing device of the same size behind a cache that holds data: refused. */
+TEST(hole_8_foreign_backing)
+{
+	struct scene *sc = begin("hole_8_foreign_backing");
+	struct sim_disk *copy;
+	uint8_t theirs[4096];
+	int rc;
+
+	scene_open(sc);
+	scene_write(sc, 0, 8);
+	scene_flush(sc);
+	scene_crash(sc, SIM_KEEP_NONE);
+	copy = copy_of(sc, sc->u.backing, backing_bytes(sc));
+	memset(theirs, 0x5a, sizeof(theirs));
+	for (uint32_t lba = 8; lba < 64; lba += 8)
+		sim_disk_poke(sc->u.backing, lba * DEV_SECTOR_BYTES, theirs, sizeof(theirs));
+	rc = scene_try_open(sc, false);
+	CHECK(rc == -ESTALE || rc == -EXDEV);
+	put_back(sc->u.backing, copy);
+	scene_open(sc);
+	CHECK_EQ(scene_judge(sc), 1);
+	scene_end(sc);
+}
+
+/* ---- 9: used without its cache --------------------------------------------------------------- */
+
+/*
+ * 9. Nothing bound a cache to a backing device: one that had been used alone meanwhile got stale
+ * logs replayed over it. Here a cache that holds data is refused then, whichever place was written.
+ */
+TEST(hole_9_backing_used_without_cache)
+{
+	for (uint32_t lba = 8; lba < 64; lba += 8) {
+		struct scene *sc = begin("hole_9_backing_used_without_cache");
+		uint8_t new[4096];
+
+		scene_open(sc);
+		scene_write(sc, 0, 8);
+		scene_flush(sc);
+		scene_crash(sc, SIM_KEEP_NONE);
+		memset(new, 1, sizeof(new));
+		sim_disk_poke(sc->u.backing, lba * DEV_SECTOR_BYTES, new, sizeof(new));
+		CHECK_EQ(scene_try_open(sc, false), -ESTALE);
+		scene_end(sc);
+	}
+}
+
+/* 9. After a clean close it may be used alone; nothing of the old log comes back over that. */
+TEST(hole_9_clean_cache_knows_nothing)
+{
+	struct scene *sc = begin("hole_9_clean_cache_knows_nothing");
+	uint8_t new[DEV_SECTOR_BYTES * 8];
+	uint64_t ids[ORACLE_SECTORS_MAX] = {0};
+
+	scene_open(sc);
+	for (uint32_t i = 0; i < 20; i++)
+		scene_write(sc, i % 8 * 8, 8);
+	scene_close(sc);
+	oracle_rebase(sc->oracle, ids);
+	ids[8] = oracle_write(sc->oracle, ORACLE_DATA, 8, 8);
+	oracle_stamp(sc->oracle, ids[8], 8, new, 8);
+	sim_disk_poke(sc->u.backing, 4096, new, sizeof(new));
+	scene_open(sc);
+	CHECK_EQ(scene_read(sc, 8), (int64_t)ids[8]);
+	CHECK_EQ(scene_read(sc, 15), (int64_t)ids[8]);
+	scene_write(sc, 0, 4);
+	scene_flush(sc);
+	sc->u.home_unknown = true;
+	scene_crash(sc, SIM_KEEP_NONE);
+	scene_open(sc);
+	CHECK_EQ(scene_read(sc, 8), (int64_t)ids[8]);
+	CHECK_EQ(scene_read(sc, 0), (int64_t)ids[8] + 1);
+	scene_end(sc);
+}
+
+/* 9. An old copy of the cache behind which writeback has gone on: refused. */
+TEST(hole_9_old_copy_of_the_cache)
+{
+	struct scene *sc = begin("hole_9_old_copy_of_the_cache");
+	struct sim_disk *copy;
+
+	scene_open(sc);
+	scene_write(sc, 0, 8);
+	scene_flush(sc);
+	copy = copy_of(sc, sc->u.disk, sc->cfg.disk_bytes);
+	scene_write(sc, 32, 8);
+	scene_drain(sc);
+	scene_crash(sc, SIM_KEEP_NONE);
+	put_back(sc->u.disk, copy);
+	CHECK_EQ(scene_try_open(sc, false), -ESTALE);
+	scene_end(sc);
+}
+
+/* ---- 10: looking ----------------------------------------------------------------------------- */
+
+/*
+ * 10. Replay ran when a volume was merely described, while the old one was still in use, and wrote.
+ * Here looking writes nothing to either device, whatever is to be recovered.
+ */
+TEST(hole_10_looking_changes_nothing)
+{
+	struct scene *sc = begin("hole_10_looking_changes_nothing");
+	struct crash_session *s;
+	uint64_t events;
+	uint8_t sector[DEV_SECTOR_BYTES];
+
+	scene_open(sc);
+	for (uint32_t i = 0; i < 6; i++)
+		scene_write(sc, 8 * i, 8);
+	scene_flush(sc);
+	scene_write(sc, 0, 3);
+	scene_crash(sc, SIM_KEEP_RANDOM(3));
+	events = sim_disk_events(sc->u.disk) + sim_disk_events(sc->u.backing);
+	s = session_new(&crash_on_boost, &sc->u, 1);
+	CHECK_OK(crash_on_boost.open(s, false, &sc->err));
+	CHECK_OK(session_read(s, 8, sector));
+	while (session_step(s))
+		;
+	/* The flush that makes what was found stay is not a write, but an event (L5). */
+	CHECK(sim_disk_events(sc->u.disk) + sim_disk_events(sc->u.backing) <= events + 1);
+	CHECK_EQ(sim_disk_undurable(sc->u.disk) + sim_disk_undurable(sc->u.backing), 0);
+	session_abandon(s);
+	scene_open(sc);
+	scene_judge(sc);
+	scene_end(sc);
+}
+
+/*
+ * 10. One looks while another still writes and writes back; the other dies, the first takes over.
+ * What became durable in between is not cut off, and what went home not taken for missing.
+ */
+TEST(hole_10_looking_before_taking)
+{
+	for (int drain = 0; drain < 2; drain++) {
+		struct scene *sc = begin("hole_10_looking_before_taking");
+		struct crash_session *second;
+		int rc;
+
+		scene_open(sc);
+		scene_write(sc, 0, 8);
+		scene_flush(sc);
+		second = session_new(&crash_on_boost, &sc->u, 2);
+		CHECK_OK(crash_on_boost.open(second, false, &sc->err));
+		scene_write(sc, 8, 8);
+		if (drain)
+			scene_drain(sc);
+		scene_flush(sc);
+		scene_kill(sc);
+		rc = crash_on_boost.acquire(second, &sc->err);
+		if (rc) {
+			CHECK_EQ(rc, -EAGAIN);
+			session_abandon(second);
+			scene_open(sc);
+		} else {
+			second->acquired = true;
+			sc->s = second;
+		}
+		CHECK_EQ(scene_judge(sc), 2);
+		scene_flush(sc);
+		scene_crash(sc, SIM_KEEP_NONE);
+		scene_open(sc);
+		scene_judge(sc);
+		scene_end(sc);
+	}
+}
+
+/* ---- 11: beyond two TiB ---------------------------------------------------------------------- */
+
+#define HUGE_BYTES (UINT64_C(5) << 40)
+#define WINDOW_OFF (UINT64_C(3) << 40)
+#define WINDOW_BYTES (UINT64_C(1) << 20)
+#define DISK_BYTES (8u << 20)
+
+/*
+ * A device that says it has 5 TiB. Behind it is a small disk: its first `low` bytes, and right
+ * behind these a window that lies `low` above 3 TiB. Writes anywhere else fail the test, reads give
+ * zeros.
+ */
+struct huge {
+	struct dev dev;
+	struct dev *under;
+	uint64_t low, far_writes;
+};
+
+static void huge_submit(struct dev *dev, struct dev_req *req)
+{
+	struct huge *h = container_of(dev, struct huge, dev);
+	uint64_t off = req->off_bytes, window = WINDOW_OFF + h->low;
+
+	if (req->op != DEV_FLUSH && off >= h->low) {
+		bool inside = off >= window && off + req->len_bytes <= window + WINDOW_BYTES;
+
+		if (!inside && req->op != DEV_READ)
+			crash_fail("a write at %llu", (unsigned long long)off);
+		h->far_writes += req->op == DEV_WRITE;
+		req->off_bytes = h->low + (inside ? off - window : WINDOW_BYTES);
+	}
+	dev_submit(h->under, req);
+}
+
+static void huge_kick(struct dev *dev)
+{
+	dev_kick(container_of(dev, struct huge, dev)->under);
+}
+
+static bool huge_help(struct dev *dev)
+{
+	return dev_help(container_of(dev, struct huge, dev)->under);
+}
+
+static int huge_poll(struct dev *dev, bool wait)
+{
+	return dev_poll(container_of(dev, struct huge, dev)->under, wait);
+}
+
+static const struct dev_ops huge_ops = {
+	.name = "huge",
+	.submit = huge_submit,
+	.kick = huge_kick,
+	.help = huge_help,
+	.poll = huge_poll,
+};
+
+static void huge_on(struct huge *h, struct dev *under, uint64_t low)
+{
+	h->dev = *under;
+	h->dev.ops = &huge_ops;
+	h->dev.size_bytes = HUGE_BYTES;
+	h->under = under;
+	h->low = low;
+}
+
+/* As if 3 TiB had been written to the log since it was formatted. */
+static void move_head(struct scene *sc)
+{
+	union {
+		struct wlog_sb sb;
+		uint8_t bytes[sizeof(struct wlog_sb)];
+	} u;
+
+	for (uint64_t slot = 0; slot < WLOG_SB_SLOTS; slot++) {
+		uint64_t off = slot * WLOG_SB_STRIDE;
+
+		memcpy(u.bytes, (const char *)sim_disk_durable(sc->u.disk) + off, sizeof(u));
+		u.sb.tail_pos = le64_make(WINDOW_OFF);
+		u.sb.crc = le32_make(0);
+		u.sb.crc = le32_make(crc32c(0, u.bytes, sizeof(u)));
+		sim_disk_poke(sc->u.disk, off, u.bytes, sizeof(u));
+	}
+}
+
+static void far_away(struct crash_config *cfg)
+{
+	cfg->disk_bytes = DISK_BYTES;
+	cfg->backing_more = DISK_BYTES;
+}
+
+struct huge_pair {
+	struct huge cache, backing;
+};
+
+static void open_huge(struct scene *sc, struct huge_pair *h)
+{
+	err_clear(&sc->err);
+	sc->s = session_new(&crash_on_boost, &sc->u, 1);
+	huge_on(&h->cache, sc->s->sh.dev, WLOG_RING_OFF);
+	huge_on(&h->backing, sc->s->sh.backing, WLOG_RING_OFF);
+	sc->s->cache = &h->cache.dev;
+	sc->s->backing = &h->backing.dev;
+	if (session_open(sc->s, false, &sc->err))
+		crash_fail("does not open: %s", sc->err.text);
+}
+
+/*
+ * 11. Places were computed in 32 bits, so that a cache beyond 2 TiB wrapped onto its own
+ * superblock. Here cache and backing device may have any size: what is written 3 TiB behind the
+ * beginning of both is found there, before and after writeback.
+ */
+TEST(hole_11_beyond_two_tib)
+{
+	struct scene *sc = scene_new("hole_11_beyond_two_tib", &crash_on_boost, far_away);
+	struct wlog_format_options opt = {.random = 1, .force = true};
+	struct huge_pair h = {0};
+	struct dev *dev;
+
+	/* The oracle's sectors lie in the window. */
+	sc->cfg.lba_base = (WINDOW_OFF + WLOG_RING_OFF) / DEV_SECTOR_BYTES;
+	sc->u.home_unknown = true;
+	CHECK_OK(sim_dev_open(sc->u.disk, &dev));
+	huge_on(&h.cache, dev, WLOG_RING_OFF);
+	CHECK_OK(wlog_format(&h.cache.dev, &opt, NULL, &sc->err));
+	dev_close(dev);
+	move_head(sc);
+	open_huge(sc, &h);
+	for (uint32_t i = 0; i < 20; i++) {
+		scene_write(sc, i % 8 * 8, 8);
+		scene_flush(sc);
+	}
+	CHECK(h.cache.far_writes >= 20);
+	scene_crash(sc, SIM_KEEP_NONE);
+	open_huge(sc, &h);
+	CHECK_EQ(scene_judge(sc), 20);
+	scene_drain(sc);
+	CHECK(h.backing.far_writes > 0);
+	scene_write(sc, 3, 5);
+	scene_drain(sc);
+	scene_crash(sc, SIM_KEEP_NONE);
+	open_huge(sc, &h);
+	CHECK_EQ(scene_judge(sc), 1);
+	scene_crash(sc, SIM_KEEP_NONE);
+	/* Without the cache: at its place on the backing device. */
+	CHECK(oracle_decode_all(sc->oracle,
+				(const uint8_t *)sim_disk_durable(sc->u.backing) + WLOG_RING_OFF,
+				sc->ids));
+	CHECK_EQ(sc->ids[4], 21);
+	CHECK_EQ(sc->ids[0], 17);
+	scene_end(sc);
+}
