@@ -316,11 +316,16 @@ void wlog_flush(struct wlog *log, struct dev_req *req)
 		commit_barrier(log, req, published_seg(log));
 }
 
-void wlog_seal(struct wlog *log)
+void commit_wish(struct wlog *log)
 {
 	if (log->started && published_seg(log) > log->seal_target)
 		log->seal_target = published_seg(log);
 	/* The home cannot take a part of a write: its end is wished for, too (publish_one()). */
 	log->seal_whole = log->published_part;
+}
+
+void wlog_seal(struct wlog *log)
+{
+	commit_wish(log);
 	log_advance(log);
 }

@@ -330,7 +330,7 @@ void wlog_read_begin(struct wlog *log, struct dev_req *req)
 			break;
 		}
 	}
-	if (read)
+	if (read && !relog_owns(req))
 		read_count(log, read);
 	if (ext != local)
 		free(ext);

@@ -65,6 +65,7 @@ void log_advance(struct wlog *log)
 	if (!log->started)
 		return;
 	space_advance(log);
+	relog_step(log);
 	write_admit(log);
 	commit_run(log);
 }
@@ -241,6 +242,7 @@ static struct wlog *log_new(struct host *host, struct dev *dev, struct wlog_home
 	list_init(&log->waiting);
 	list_init(&log->waiting_free);
 	list_init(&log->barriers);
+	list_init(&log->relogs);
 	list_init(&log->bufs_free);
 	list_init(&log->bufs_used);
 	log->forget_work.run = space_forget_run;
@@ -369,7 +371,7 @@ int wlog_start(struct wlog *log, const struct wlog_identity *id, uint64_t lsn_fl
 bool wlog_idle(const struct wlog *log)
 {
 	return !log->writes_in_flight && !log->flushing && !log->sb_writing && !log->forgetting &&
-	       !log->reads && list_empty(&log->publishing);
+	       !log->reads && !log->relog_works && list_empty(&log->publishing);
 }
 
 /* Seals and waits until all is durable and nothing is in flight. */

@@ -274,6 +274,40 @@ uint64_t wlog_superseded(struct wlog *log, uint64_t lba, uint64_t end, uint64_t 
 			 bool *ret);
 
 /*
+ * L9: the home cannot write some sectors that it found in a durable segment, and would hold up the
+ * tail for ever. What the map still names in that segment of the range is written once more, at the
+ * head; then the range is superseded (wlog_superseded), and nothing of it keeps the segment from
+ * being counted as destaged. The home gets it again with the later segment.
+ *
+ * done comes once, not entered, when the range is superseded, or with an error: what could not be
+ * read or verified (-EIO), the log's failure, -ECANCELED. Those that wait are served one after the
+ * other, each a record of a segment's length at a time, from the space that writes may not have.
+ *
+ * To write an old sector after a newer other one breaks the order of writes: this is for homes that
+ * promise no prefix (P3).
+ */
+struct wlog_relog {
+	/* The caller's, until done(). */
+	uint64_t number; /* of the segment; not destaged yet */
+	uint64_t lba, sectors;
+	void (*done)(struct wlog_relog *relog, int error);
+	/* The log's. */
+	struct list_head link;
+	struct wlog *log;
+	struct work work;
+	struct dev_req req;
+	void *buf;
+	uint64_t run_lba, run_value;
+	uint32_t run_sectors;
+	int state, result;
+};
+
+/* -ENOMEM, -EROFS (not started) or the log's failure: refused, done() will not come. */
+int wlog_relog(struct wlog *log, struct wlog_relog *relog);
+/* Before done(): it comes soon, with -ECANCELED unless it was over already. */
+void wlog_relog_cancel(struct wlog *log, struct wlog_relog *relog);
+
+/*
  * The home has stopped for good (it was fenced): nobody waits for it any more. Every waiting and
  * every later write and flush ends with error; reads go on.
  */
@@ -311,6 +345,7 @@ struct wlog_status {
 	uint64_t io[WLOG_IO_KINDS]; /* requests since open, or since wlog_clear_stat() */
 	uint64_t head_seg, durable_seg, destaged_seg; /* numbers: the open one or the next; ... */
 	uint32_t head_sectors; /* data in the open segment */
+	uint64_t relogged_bytes;  /* written once more, since the home could not (wlog_relog) */
 	int failed;               /* 0, or the errno that stopped the log */
 };
 

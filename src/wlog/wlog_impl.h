@@ -7,6 +7,7 @@
  *   commit.c  device writes, flushes        space.c   forgetting, the tail, superblock writes
  *   read.c    reads                         replay.c  opening
  *   wlog.c    the life of a log, status     home.c   what the home takes, and may leave
+ *   relog.c   writing once more what the home cannot take
  *
  * Everything in struct wlog is guarded by the host ("entered") but for what a comment excepts.
  */
@@ -104,6 +105,7 @@ struct wlog_write {
 	uint64_t since_ns; /* waiting, or a barrier: since when */
 	uint64_t target;   /* a barrier: the segment that must be durable */
 	bool filled;
+	bool relog;           /* the log's own: no user's bytes */
 	bool hit, hit_device; /* what it has overwritten: anything of the log's; on the device */
 };
 
@@ -212,6 +214,11 @@ struct wlog {
 
 	uint32_t reads; /* that are not done */
 
+	/* What is written once more (relog.c). */
+	struct list_head relogs; /* the first is under way */
+	bool relog_waits;        /* it has no room */
+	uint32_t relog_works;    /* deferred */
+
 	/* What the home keeps in the superblock, as it will be in the next one. */
 	uint32_t home_bytes;
 	uint8_t home_state[WLOG_HOME_BYTES];
@@ -301,6 +308,10 @@ static inline void log_count_io(struct wlog *log, const struct dev_req *req, uns
 /* ---- write.c */
 
 void write_admit(struct wlog *log);
+/* Whether a write to any of these sectors has its LSN and is not in the map yet. */
+bool write_pending(struct wlog *log, uint64_t lba, uint64_t sectors);
+/* Gives the log's own write its LSN and room, of what users may not have; false: there is none. */
+bool write_reserve_own(struct wlog *log, struct dev_req *req);
 bool write_starving(const struct wlog *log);
 void write_fail_all(struct wlog *log, int error);
 void write_tick(struct wlog *log, uint64_t now_ns);
@@ -309,6 +320,12 @@ void write_tick(struct wlog *log, uint64_t now_ns);
 
 void commit_barrier(struct wlog *log, struct dev_req *req, uint64_t target);
 void commit_run(struct wlog *log);
+void commit_wish(struct wlog *log); /* what wlog_seal() asks for, by the next commit_run() */
+
+/* ---- relog.c */
+
+void relog_step(struct wlog *log);
+bool relog_owns(const struct dev_req *req); /* no user's */
 
 /* ---- space.c */
 

@@ -98,7 +98,7 @@ static bool reserve_portion(struct wlog *log, struct dev_req *req)
 {
 	const uint64_t left = req_sectors(req) - wlog_write_of(req)->done;
 	const uint64_t data_sectors = req->op == DEV_WRITE ? left : 0;
-	const bool begun = wlog_write_of(req)->done > 0;
+	const bool begun = wlog_write_of(req)->done > 0 || wlog_write_of(req)->relog;
 	struct wlog_seg *seg = log->open;
 
 	if (extmap_reserve(&log->map, log->unpublished + 1))
@@ -120,8 +120,35 @@ static bool reserve_portion(struct wlog *log, struct dev_req *req)
 
 bool write_starving(const struct wlog *log)
 {
-	return log->partial_waits || !list_empty(&log->waiting) ||
+	return log->partial_waits || log->relog_waits || !list_empty(&log->waiting) ||
 	       !list_empty(&log->waiting_free);
+}
+
+bool write_pending(struct wlog *log, uint64_t lba, uint64_t sectors)
+{
+	struct wlog_write *w;
+
+	list_for_each_entry(w, &log->publishing, struct wlog_write, pub)
+	{
+		const struct dev_req *req = container_of((void *)w, struct dev_req, priv);
+		const uint64_t at = req->off_bytes >> DEV_SECTOR_SHIFT;
+
+		if (at < lba + sectors && lba < at + req_sectors(req))
+			return true;
+	}
+	return false;
+}
+
+bool write_reserve_own(struct wlog *log, struct dev_req *req)
+{
+	struct wlog_write *w = wlog_write_of(req);
+
+	if (log->partial)
+		return false;
+	w->done = 0;
+	w->hit = w->hit_device = false;
+	w->relog = true;
+	return reserve_portion(log, req);
 }
 
 /*
@@ -174,7 +201,7 @@ int wlog_reserve(struct wlog *log, struct dev_req *req)
 	if (rc)
 		return rc;
 	w->done = 0;
-	w->hit = w->hit_device = false;
+	w->hit = w->hit_device = w->relog = false;
 	if (log->partial || (req->op == DEV_WRITE && !list_empty(&log->waiting)) ||
 	    !reserve_portion(log, req)) {
 		enqueue(log, req);
@@ -286,7 +313,9 @@ static void publish_one(struct wlog *log, struct dev_req *req)
 		starve(log);
 		return;
 	}
-	if (req->op == DEV_WRITE) {
+	if (w->relog) {
+		log->st.relogged_bytes += req->len_bytes;
+	} else if (req->op == DEV_WRITE) {
 		log->st.user_bytes += req->len_bytes;
 		log_count_io(log, req,
 			     (w->hit ? WLOG_IO_HIT : 0) |
@@ -311,7 +340,7 @@ void wlog_publish(struct wlog *log, struct dev_req *req)
 		publish_one(log, container_of((void *)w, struct dev_req, priv));
 	}
 	if (log->sealed_seg < log->closed_seg || write_starving(log) ||
-	    !list_empty(&log->barriers))
+	    !list_empty(&log->barriers) || !list_empty(&log->relogs))
 		log_advance(log);
 }
 
