@@ -155,6 +155,29 @@ int varve_zero(struct varve_volume *volume, uint64_t offset, uint64_t length, un
 int varve_extent(struct varve_volume *volume, uint64_t offset, uint64_t length,
 		 uint64_t *ret_length, bool *ret_data);
 
+/* ---- size ----------------------------------------------------------------------------------- */
+
+enum {
+	/* Allows a size that is less than the present one: what lies beyond is discarded. */
+	VARVE_RESIZE_SHRINK = 1 << 0,
+};
+
+/*
+ * Changes the size, durably when it returns 0; takes the writer's right. Requests that are in flight
+ * end first, new ones wait meanwhile; those beyond the new end fail with -EINVAL from then on. What
+ * is beyond the former end reads as zeros, also if it held data before an earlier shrinking.
+ *
+ * new_bytes 0: as large as the medium has become. An lsvd volume has no other size than the one it
+ * was given: for it that is -EINVAL. A boost volume's size is its backing device's: a file is made
+ * longer or, with the flag, shorter; a block device is resized by its own tools first, and what it
+ * has become is taken over (any other size is -EINVAL).
+ *
+ * A smaller size without the flag is refused with -EINVAL; the same size is fine. When an error is
+ * returned the size is as varve_get_info() then says; of a shrinking that failed, what lies beyond
+ * the new size may have been discarded already.
+ */
+int varve_resize(struct varve_volume *volume, uint64_t new_bytes, unsigned int flags);
+
 /* ---- control -------------------------------------------------------------------------------- */
 
 /*

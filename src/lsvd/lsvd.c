@@ -87,6 +87,11 @@ static void waiters_busy(struct drains *drains, int delta)
 	container_of(drains, struct lsvd, ckpt_waiters)->busy += (uint64_t)(int64_t)delta;
 }
 
+static void resizes_busy(struct drains *drains, int delta)
+{
+	container_of(drains, struct lsvd, resize_waiters)->busy += (uint64_t)(int64_t)delta;
+}
+
 static void loads_busy(struct segload_user *user, int delta)
 {
 	container_of(user, struct lsvd, loads)->busy += (uint64_t)(int64_t)delta;
@@ -116,6 +121,7 @@ struct lsvd *lsvd_alloc(struct host *host, struct store *store, const char *name
 	list_init(&l->batches);
 	drains_init(&l->drains, host, drains_busy);
 	drains_init(&l->ckpt_waiters, host, waiters_busy);
+	drains_init(&l->resize_waiters, host, resizes_busy);
 	list_init(&l->ckpt_ios);
 	list_init(&l->trash);
 	timers_init(&l->timers, host);
@@ -297,6 +303,7 @@ void drains_check(struct lsvd *l)
 	if (l->failed) {
 		drains_beyond(&l->drains, 0, l->failed);
 		drains_beyond(&l->ckpt_waiters, 0, l->failed);
+		drains_beyond(&l->resize_waiters, 0, l->failed);
 	}
 }
 
@@ -354,6 +361,20 @@ void lsvd_drain(struct lsvd *l, struct drain *d)
 		destage_kick(l);
 	}
 	drains_check(l);
+}
+
+int lsvd_drain_cancel(struct lsvd *l, struct drain *drain)
+{
+	struct drain *d, *tmp;
+
+	list_for_each_entry_safe(d, tmp, &l->drains.waiting, struct drain, link)
+	{
+		if (d == drain) {
+			list_del(&d->link);
+			return 0;
+		}
+	}
+	return -EALREADY;
 }
 
 void lsvd_checkpoint(struct lsvd *l, struct drain *d)
@@ -417,6 +438,8 @@ void lsvd_tick(struct lsvd *l)
 	drains_check(l);
 	drains_late(l, &l->drains, now_ns);
 	drains_late(l, &l->ckpt_waiters, now_ns);
+	drains_late(l, &l->resize_waiters, now_ns);
+	resize_tick(l);
 	drains_log_failed(l);
 }
 
@@ -432,6 +455,7 @@ void lsvd_stop(struct lsvd *l)
 	l->timers.stopped = true;
 	drains_beyond(&l->drains, 0, -ECANCELED);
 	drains_beyond(&l->ckpt_waiters, 0, -ECANCELED);
+	drains_beyond(&l->resize_waiters, 0, -ECANCELED);
 }
 
 /* ---- looking */
@@ -459,6 +483,7 @@ void lsvd_status(struct lsvd *l, struct lsvd_status *ret)
 		wlog_status(l->log, &ret->log);
 	ret->acquired = l->acquired;
 	ret->hold = l->hold;
+	ret->sectors = l->home.sectors;
 	ret->objects = l->objs.n;
 	ret->total_sectors = l->total_sectors;
 	ret->live_sectors = l->live_sectors;

@@ -37,6 +37,8 @@
 #include "wlog/drain.h"
 #include "wlog/wlog.h"
 
+#define LSVD_SECTORS_MAX (UINT64_C(1) << 48)
+
 struct lsvd;
 
 struct lsvd_options {
@@ -136,8 +138,20 @@ void lsvd_set_hold(struct lsvd *lsvd, bool hold);
  */
 void lsvd_drain(struct lsvd *lsvd, struct drain *drain);
 
+/* Somebody no longer waits; 0 when the drain was still waiting, and its done() never comes. */
+int lsvd_drain_cancel(struct lsvd *lsvd, struct drain *drain);
+
 /* Asks for a checkpoint of all that has reached the store by now; the same way. */
 void lsvd_checkpoint(struct lsvd *lsvd, struct drain *drain);
+
+/*
+ * Changes the size: a multiple of the block. done when the superblock with it is durable; until then
+ * nothing beyond the smaller of the two sizes is accepted. A smaller one: -EBUSY while log or map
+ * have anything beyond it; zero the range and drain first. No request that reaches beyond the
+ * smaller size may be pending or come before done. On an error that the store caused the new size
+ * may take effect later (lsvd_status.info tells), or not.
+ */
+void lsvd_resize(struct lsvd *lsvd, uint64_t size_bytes, struct drain *drain);
 
 /*
  * Drain and checkpoint have to be through (the caller asks for them and waits), no request is
@@ -164,6 +178,7 @@ struct lsvd_status {
 	struct lsvd_info info;
 	struct wlog_status log;
 	bool acquired, hold;
+	uint64_t sectors; /* what requests may reach; see lsvd_resize() */
 	uint64_t objects, total_sectors, live_sectors;
 	uint64_t map_extents, map_bytes, header_cache_bytes;
 	uint64_t next_seq, durable_seq, durable_lsn;

@@ -14,6 +14,7 @@
  *   recover.c   opening: rolling forward   ahead.c  reading headers ahead for it
  *   pair.c      opening: the cache and whether it belongs here
  *   attach.c    taking and giving back the writer's right
+ *   resize.c    changing the size
  *   lsvd.c      the life of a volume, ticks, drains, status
  *   dump.c check.c   for people
  *
@@ -258,7 +259,8 @@ struct lsvd {
 	bool push_now;
 
 	/* Waiters. */
-	struct drains drains, ckpt_waiters;
+	struct drains drains, ckpt_waiters, resize_waiters;
+	uint64_t resize_bytes; /* the size that is wanted; 0: none is (resize.c) */
 
 	/* Checkpoints (ckptrun.c). */
 	struct ckpt ckpt;
@@ -331,6 +333,11 @@ void info_from_super(const struct super *sb, uint64_t version, struct lsvd_info 
 void destage_kick(struct lsvd *l);
 void destage_advance(struct lsvd *l);
 void home_destage(struct wlog_home *home, bool urgent);
+
+/* ---- resize.c, entered */
+
+void resize_kick(struct lsvd *l); /* the superblock is free */
+void resize_tick(struct lsvd *l);
 
 /* ---- own.c */
 

@@ -58,6 +58,7 @@ static void own_idle(struct lsvd *l)
 {
 	l->sb_busy = false;
 	l->own_tries = 0;
+	resize_kick(l);
 	destage_advance(l);
 	ckpt_kick(l);
 	trash_kick(l);

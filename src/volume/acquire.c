@@ -51,6 +51,7 @@ int volume_engine_open(struct varve_volume *vol, struct err *err)
 	volume_enter(vol);
 	vol->engine = true;
 	learn_log(vol);
+	volume_learn(vol);
 	host_wake_at(&vol->h.host, clock_now_ns());
 	volume_leave(vol);
 	return 0;
@@ -139,8 +140,7 @@ static bool is_mutation(struct vio *v)
 	return op == VARVE_WRITE || op == VARVE_DISCARD || op == VARVE_ZERO;
 }
 
-/* Entered. */
-static void restart_waiting(struct varve_volume *vol, int rc)
+void acquire_restart_waiting(struct varve_volume *vol, int rc)
 {
 	struct list_head waiting = LIST_INIT(waiting);
 	struct list_head *link;
@@ -156,36 +156,50 @@ static void restart_waiting(struct varve_volume *vol, int rc)
 	}
 }
 
-void acquire_run(struct varve_volume *vol)
+void acquire_end(struct varve_volume *vol, int rc, const struct err *err)
 {
-	struct err err = ERR_INIT;
-	const int rc = take_right(vol, &err);
-
 	if (rc)
-		log_warn("volume %s: not for writing: %s", vol->cfg.name, err_text(&err, rc));
+		log_warn("volume %s: not for writing: %s", vol->cfg.name, err_text(err, rc));
 	volume_enter(vol);
-	vol->acquire_err = err;
+	vol->acquire_err = *err;
 	vol->reopen_first = rc != 0;
 	if (!vol->engine) {
 		vol->failed = rc;
 		atomic_store(&vol->state, VOLUME_FAILED);
 	} else {
 		learn_log(vol);
+		volume_learn(vol);
 		atomic_store(&vol->state, rc ? VOLUME_LOOKING : VOLUME_WRITABLE);
 		/* The tick that came in between was not given to the engine. */
 		host_wake_at(&vol->h.host, clock_now_ns());
 	}
-	restart_waiting(vol, rc);
+	acquire_restart_waiting(vol, rc);
 	volume_leave(vol);
 }
 
-int volume_own(struct varve_volume *vol)
+void acquire_run(struct varve_volume *vol)
 {
-	struct err *err = errmsg_begin();
+	struct err err = ERR_INIT;
+	const int rc = take_right(vol, &err);
+
+	acquire_end(vol, rc, &err);
+}
+
+/* Entered. */
+static bool owns(const struct varve_volume *vol)
+{
+	const int state = atomic_load_explicit(&vol->state, memory_order_relaxed);
+
+	return state == VOLUME_WRITABLE ||
+	       (state == VOLUME_PAUSED && vol->paused_from == VOLUME_WRITABLE);
+}
+
+int volume_own(struct varve_volume *vol, struct err *err)
+{
 	int rc = volume_enter_settled(vol);
 
 	if (rc)
-		return rc;
+		return err_sys(err, rc, "it has failed");
 	if (atomic_load_explicit(&vol->state, memory_order_relaxed) == VOLUME_LOOKING) {
 		atomic_store(&vol->state, VOLUME_ACQUIRING);
 		vol->acquire_started = false;
@@ -194,11 +208,11 @@ int volume_own(struct varve_volume *vol)
 		volume_leave(vol);
 		rc = volume_enter_settled(vol);
 		if (rc)
-			return rc;
+			return err_sys(err, rc, "it has failed");
 	}
-	if (atomic_load_explicit(&vol->state, memory_order_relaxed) != VOLUME_WRITABLE) {
-		*err = vol->acquire_err;
+	if (!owns(vol)) {
 		rc = vol->acquire_err.code ? vol->acquire_err.code : -EBUSY;
+		err_set(err, rc, "%s", err_text(&vol->acquire_err, rc));
 	}
 	volume_leave(vol);
 	return rc;

@@ -105,7 +105,7 @@ static int next_run(struct varve_volume *vol, uint64_t offset, uint64_t size, ui
 
 static int read_all(struct run *run)
 {
-	const uint64_t size = run->vol->size_bytes;
+	const uint64_t size = volume_size(run->vol);
 	uint64_t at = 0, end = 0;
 	bool data;
 

@@ -3,12 +3,13 @@
  * Serving the control socket.
  *
  * One thread polls the socket, CONTROL_CLIENTS clients at most, and an eventfd. Requests that are
- * quick are answered there. Those that may take long (drain waits for the store) run on a pool of
- * two threads, so that status still answers while somebody wants to know why drain does not; the
- * client that asked is not listened to until then.
+ * quick are answered there. Those that may take long (drain waits for the home) run on a pool with
+ * a thread for each client, so that status still answers, and resume ends a suspension, while others
+ * wait; the client that asked is not listened to until then. When it hangs up its wait ends.
  *
  *	READING --line--> answered at once --> READING
  *	   \--line--> WORKING --eventfd--> READING (or freed if it has gone)
+ *	                 \--hangs up--> volume_cancel() --> WORKING
  *
  * Invariants
  *   1. A client's fields belong to the polling thread, but for those of answer while WORKING,
@@ -36,12 +37,13 @@
 #include "volume/volume.h"
 
 #define SEND_TIMEOUT_S 5
-#define WORKER_THREADS 2
+#define WORKER_THREADS CONTROL_CLIENTS
 
 struct client {
 	struct control *control;
 	int fd; /* -1: free */
-	bool working;
+	bool working, gone;
+	struct cancel cancel;
 	size_t len;
 	char *line; /* CONTROL_LINE_MAX */
 	struct work work;
@@ -90,10 +92,11 @@ static json_t *answer_info(struct varve_volume *vol)
 			 (int)getpid());
 }
 
-static json_t *answer_message(struct varve_volume *vol, const char *text)
+static json_t *answer_message(struct varve_volume *vol, const char *text,
+			      const struct cancel *cancel)
 {
 	char *told = NULL;
-	const int rc = varve_message(vol, text, &told);
+	const int rc = message_run(vol, text, cancel, &told);
 	json_t *value = told ? json_loads(told, JSON_DECODE_ANY, NULL) : NULL;
 
 	free(told);
@@ -102,7 +105,7 @@ static json_t *answer_message(struct varve_volume *vol, const char *text)
 	return json_pack("{s:b, s:o}", "ok", 1, "answer", value ? value : json_null());
 }
 
-const char *control_message_text(const json_t *request)
+static const char *message_text(const json_t *request)
 {
 	const char *command = json_string_value(json_object_get(request, "command"));
 
@@ -111,6 +114,13 @@ const char *control_message_text(const json_t *request)
 	if (command && (!strcmp(command, "flush") || !strcmp(command, "drain")))
 		return command;
 	return NULL;
+}
+
+const char *control_message_text(const json_t *request)
+{
+	const char *text = message_text(request);
+
+	return text && message_is_quick(text) ? NULL : text;
 }
 
 static json_t *answer_quick(struct varve_volume *vol, json_t *request)
@@ -123,6 +133,8 @@ static json_t *answer_quick(struct varve_volume *vol, json_t *request)
 		return answer_status(vol);
 	if (!strcmp(command, "info"))
 		return answer_info(vol);
+	if (message_text(request))
+		return answer_message(vol, message_text(request), NULL);
 	return failure(-EINVAL, "expected the command status, info, message, flush or drain");
 }
 
@@ -140,7 +152,8 @@ static void work_on_message(struct work *work)
 	struct client *client = container_of(work, struct client, work);
 	struct control *c = client->control;
 
-	client->answer = answer_message(c->vol, control_message_text(client->request));
+	client->answer = answer_message(c->vol, message_text(client->request),
+					&client->cancel);
 	atomic_store_explicit(&client->done, true, memory_order_release);
 	control_wake(c);
 }
@@ -192,6 +205,8 @@ static void handle_line(struct client *client, const char *line)
 	}
 	client->request = request;
 	client->working = true;
+	client->gone = false;
+	client->cancel = (struct cancel){0};
 	atomic_store_explicit(&client->done, false, memory_order_relaxed);
 	workers_defer(c->workers, &client->work);
 }
@@ -246,6 +261,13 @@ static void finish_work(struct client *client)
 		handle_buffer(client);
 }
 
+/* Whoever asked does not wait any more. The answer is for nobody: sending it drops the client. */
+static void hang_up(struct client *client)
+{
+	client->gone = true;
+	volume_cancel(client->control->vol, &client->cancel);
+}
+
 static void welcome(struct control *c)
 {
 	const struct timeval patience = {.tv_sec = SEND_TIMEOUT_S};
@@ -266,6 +288,7 @@ static void welcome(struct control *c)
 	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
 	client->fd = fd;
 	client->len = 0;
+	client->gone = false;
 }
 
 /* ---- the thread ---------------------------------------------------------------------------- */
@@ -284,9 +307,10 @@ static void wait_for_events(struct control *c, struct pollfd fds[CONTROL_CLIENTS
 	/* More than we have room for wait in the socket's backlog. */
 	fds[1] = (struct pollfd){.fd = is_full(c) ? -1 : c->listener, .events = POLLIN};
 	for (int i = 0; i < CONTROL_CLIENTS; i++)
+		/* A hang-up is told without being asked for. */
 		fds[i + 2] = (struct pollfd){
-			.fd = c->clients[i].working ? -1 : c->clients[i].fd,
-			.events = POLLIN,
+			.fd = c->clients[i].gone ? -1 : c->clients[i].fd,
+			.events = c->clients[i].working ? 0 : POLLIN,
 		};
 	if (poll(fds, CONTROL_CLIENTS + 2, -1) < 0)
 		for (int i = 0; i < CONTROL_CLIENTS + 2; i++)
@@ -309,6 +333,8 @@ static void *serve(void *arg)
 			if (client->working) {
 				if (atomic_load_explicit(&client->done, memory_order_acquire))
 					finish_work(client);
+				else if (fds[i + 2].revents && !client->gone)
+					hang_up(client);
 			} else if (client->fd >= 0 && fds[i + 2].revents) {
 				receive(client);
 			}
@@ -445,5 +471,10 @@ void control_stop(struct control *c)
 	control_wake(c);
 	pthread_join(c->thread, NULL);
 	unlink(c->address.sun_path);
+	/* Nobody waits any more: what a suspension holds up ends too, and none begins. */
+	for (int i = 0; i < CONTROL_CLIENTS; i++)
+		if (c->clients[i].working)
+			volume_cancel(c->vol, &c->clients[i].cancel);
+	volume_resume(c->vol);
 	control_free(c);
 }

@@ -44,6 +44,8 @@ struct home_facts {
 	uint32_t block_bytes;
 };
 
+#define HOME_REASONS 4
+
 /* A copy of the engine's numbers, taken entered; the text is made of it later. */
 struct home_look {
 	struct wlog_status log;
@@ -51,6 +53,7 @@ struct home_look {
 	int home_error; /* that the home is failing with now, or 0 */
 	int failed;     /* why the engine has stopped, or 0 */
 	uint64_t memory_bytes; /* the home's own */
+	const char *reasons[HOME_REASONS]; /* what else is not well; NULL: nothing more */
 	union {
 		uint64_t align;
 		char bytes[2048]; /* the adapter's */
@@ -70,6 +73,7 @@ struct home_ops {
 	const char *type;
 	const char *home; /* what it calls its home: "store" */
 	const char *promise; /* what an image without its cache is */
+	bool hold_stops_drain; /* while it is held nothing goes to the home, asked for or not */
 
 	/* ---- not entered: configurations and media */
 
@@ -111,14 +115,31 @@ struct home_ops {
 	struct wlog *(*log)(struct home *home);
 	void (*read)(struct home *home, struct dev_req *req); /* while there is no log */
 	void (*tick)(struct home *home);
+	/* What can change while running; hold apart, since a suspension needs it too. */
 	void (*set)(struct home *home, const struct volume_config *cfg);
+	void (*hold)(struct home *home, bool hold);
+	void (*clear_stat)(struct home *home);
 	void (*drain)(struct home *home, struct drain *drain);
+	/* 0: it was still waiting, and its done() never comes. */
+	int (*drain_cancel)(struct home *home, struct drain *drain);
 	void (*checkpoint)(struct home *home, struct drain *drain); /* NULL: there are none */
+	/*
+	 * Changes the size; paused, and of a shrinking nothing is left beyond. NULL: the size is the
+	 * medium's, see resize_media.
+	 */
+	void (*resize)(struct home *home, uint64_t bytes, struct drain *drain);
 	void (*stop)(struct home *home);
 	bool (*idle)(struct home *home);
 	uint64_t (*extent)(struct home *home, uint64_t lba, uint64_t end, bool *ret_data);
 	void (*facts)(struct home *home, struct home_facts *ret);
 	void (*look)(struct home *home, struct home_look *ret);
+
+	/* ---- not entered: the size */
+
+	/* Whether it can be *bytes; 0 becomes what the medium has. */
+	int (*resize_check)(struct home *home, uint64_t *bytes, struct err *err);
+	/* Gives the medium that size; the engine is closed. */
+	int (*resize_media)(struct home *home, uint64_t bytes, struct err *err);
 
 	/* ---- not entered: text */
 

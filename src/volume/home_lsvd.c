@@ -267,14 +267,32 @@ static void tick(struct home *home)
 	lsvd_tick(engine(home));
 }
 
+static void hold(struct home *home, bool hold)
+{
+	lsvd_set_hold(engine(home), hold);
+}
+
 static void set(struct home *home, const struct volume_config *cfg)
 {
-	lsvd_set_hold(engine(home), cfg->hold);
+	hold(home, cfg->hold);
+}
+
+static void clear_stat(struct home *home)
+{
+	struct wlog *log = lsvd_log(engine(home));
+
+	if (log)
+		wlog_clear_stat(log);
 }
 
 static void drain(struct home *home, struct drain *drain)
 {
 	lsvd_drain(engine(home), drain);
+}
+
+static int drain_cancel(struct home *home, struct drain *drain)
+{
+	return lsvd_drain_cancel(engine(home), drain);
 }
 
 static void checkpoint(struct home *home, struct drain *drain)
@@ -297,6 +315,22 @@ static uint64_t extent(struct home *home, uint64_t lba, uint64_t end, bool *ret_
 	return lsvd_extent(engine(home), lba, end, ret_data);
 }
 
+static void resize(struct home *home, uint64_t bytes, struct drain *drain)
+{
+	lsvd_resize(engine(home), bytes, drain);
+}
+
+static int resize_check(struct home *home, uint64_t *bytes, struct err *err)
+{
+	(void)home;
+	if (!*bytes)
+		return err_set(err, -EINVAL, "which size? Its store has none of its own");
+	if (*bytes / DEV_SECTOR_BYTES > LSVD_SECTORS_MAX)
+		return err_set(err, -EINVAL, "%llu bytes are more than a volume can have",
+			       (unsigned long long)*bytes);
+	return 0;
+}
+
 /* The store's data has been verified by check(): what is mapped shows that all answer together. */
 static uint64_t check_run(struct home *home, uint64_t lba, uint64_t end, bool *ret_read)
 {
@@ -310,7 +344,7 @@ static void facts(struct home *home, struct home_facts *ret)
 	/* The superblock was read by lsvd_open(): status repeats it. */
 	lsvd_status(engine(home), &st);
 	ret->uuid = st.info.uuid;
-	ret->size_bytes = st.info.size_bytes;
+	ret->size_bytes = st.sectors * DEV_SECTOR_BYTES;
 	ret->block_bytes = st.info.block_bytes;
 }
 
@@ -416,7 +450,12 @@ const struct home_ops home_lsvd = {
 	.read = read_through,
 	.tick = tick,
 	.set = set,
+	.hold = hold,
+	.clear_stat = clear_stat,
 	.drain = drain,
+	.drain_cancel = drain_cancel,
+	.resize = resize,
+	.resize_check = resize_check,
 	.checkpoint = checkpoint,
 	.stop = stop,
 	.idle = idle,

@@ -153,10 +153,16 @@ static int gate_other(struct vio *v)
 
 	if (state == VOLUME_FAILED)
 		return vol->failed;
-	if (state != VOLUME_ACQUIRING)
+	if (state != VOLUME_ACQUIRING && state != VOLUME_PAUSED)
 		return 1;
 	wait_for_acquire(v);
 	return 0;
+}
+
+/* Entered: the size may have changed since the request was checked, or while it waited. */
+static bool beyond_end(const struct vio *v)
+{
+	return v->req.off_bytes + v->req.len_bytes > volume_size(v->vol);
 }
 
 /* Entered: whether v may go on as far as ranges are concerned; else it was queued. */
@@ -185,8 +191,8 @@ void vio_go_mutate(struct vio *v)
 	volume_enter(vol);
 	rc = vio_gate_mutation(v);
 	if (rc > 0) {
-		rc = 0;
-		if (range_clear(v)) {
+		rc = beyond_end(v) ? -EINVAL : 0;
+		if (!rc && range_clear(v)) {
 			count(v, vol->phase);
 			rc = wlog_reserve(vol->log, &v->req);
 		}
@@ -217,6 +223,8 @@ void vio_go_read(struct vio *v)
 	v->req.done = engine_done;
 	volume_enter(vol);
 	rc = gate_other(v);
+	if (rc > 0 && beyond_end(v))
+		rc = -EINVAL;
 	if (rc > 0) {
 		count(v, INFLIGHT_OTHER);
 		log = vol->log;
@@ -293,6 +301,8 @@ static int check_iov(const struct varve_io *io)
 /* 0, or why the request is refused whatever the volume's state. */
 static int check(const struct varve_volume *vol, const struct varve_io *io)
 {
+	const uint64_t size = volume_size(vol);
+
 	if (volume_forked(vol))
 		return -EOWNERDEAD;
 	if ((unsigned int)io->op > VARVE_ZERO || (io->flags & ~(unsigned int)VARVE_FUA))
@@ -301,7 +311,7 @@ static int check(const struct varve_volume *vol, const struct varve_io *io)
 		return 0;
 	if (is_mutation(io->op) && vol->read_only)
 		return -EROFS;
-	if (io->offset > vol->size_bytes || io->length > vol->size_bytes - io->offset)
+	if (io->offset > size || io->length > size - io->offset)
 		return -EINVAL;
 	return io->op == VARVE_READ || io->op == VARVE_WRITE ? check_iov(io) : 0;
 }

@@ -39,7 +39,14 @@ static bool is_acquired(struct varve_volume *vol)
 	return vol->engine && vol->home->ops->acquired(vol->home);
 }
 
-static int drain_and_wait(struct varve_volume *vol, drain_fn *begin)
+/* Entered: whether nobody waits any more, and the home has been told. */
+static bool is_cancelled(struct varve_volume *vol, struct drain *drain,
+			 const struct cancel *cancel)
+{
+	return cancel && cancel->asked && !vol->home->ops->drain_cancel(vol->home, drain);
+}
+
+static int drain_and_wait(struct varve_volume *vol, drain_fn *begin, const struct cancel *cancel)
 {
 	struct drain_wait w = {.vol = vol, .drain.done = drain_over};
 	int rc = volume_enter_settled(vol);
@@ -54,8 +61,13 @@ static int drain_and_wait(struct varve_volume *vol, drain_fn *begin)
 	/* Leaving kicks what was begun; nobody is helping it. */
 	volume_leave(vol);
 	volume_enter(vol);
-	while (!w.over)
+	while (!w.over) {
+		if (is_cancelled(vol, &w.drain, cancel)) {
+			w.result = -ECANCELED;
+			break;
+		}
 		vhost_wait(&vol->h, UINT64_MAX);
+	}
 	volume_leave(vol);
 	return w.result;
 }
@@ -64,7 +76,7 @@ static int drain_and_wait(struct varve_volume *vol, drain_fn *begin)
  * What an earlier process has left in the log is to reach the store too, and only an owner may
  * take it there. A volume that nobody has written to, with nothing in the log, is left alone.
  */
-static int own_and_wait(struct varve_volume *vol, drain_fn *begin)
+static int own_and_wait(struct varve_volume *vol, drain_fn *begin, const struct cancel *cancel)
 {
 	struct wlog_status st = {0};
 	bool acquired;
@@ -79,20 +91,20 @@ static int own_and_wait(struct varve_volume *vol, drain_fn *begin)
 	if (!acquired && !st.map_extents)
 		return 0;
 	if (!acquired)
-		rc = vol->read_only ? -EROFS : volume_own(vol);
-	return rc ? rc : drain_and_wait(vol, begin);
+		rc = vol->read_only ? -EROFS : volume_own(vol, errmsg_begin());
+	return rc ? rc : drain_and_wait(vol, begin, cancel);
 }
 
-int volume_drain(struct varve_volume *vol)
+int volume_drain(struct varve_volume *vol, const struct cancel *cancel)
 {
-	return own_and_wait(vol, vol->home->ops->drain);
+	return own_and_wait(vol, vol->home->ops->drain, cancel);
 }
 
 int volume_checkpoint(struct varve_volume *vol)
 {
 	if (!vol->home->ops->checkpoint)
 		return -EOPNOTSUPP;
-	return own_and_wait(vol, vol->home->ops->checkpoint);
+	return own_and_wait(vol, vol->home->ops->checkpoint, NULL);
 }
 
 static int release(struct varve_volume *vol, struct err *err)
@@ -109,13 +121,16 @@ static int release(struct varve_volume *vol, struct err *err)
 static void unhold(struct varve_volume *vol)
 {
 	vol->cfg.hold = false;
-	vol->home->ops->set(vol->home, &vol->cfg);
+	vol->home->ops->hold(vol->home, false);
 }
 
 static int settle_all(struct varve_volume *vol, struct err *err)
 {
-	int rc = volume_enter_settled(vol);
+	int rc;
 
+	/* What was suspended is resumed: -EALREADY and the like are no matter. */
+	volume_resume(vol);
+	rc = volume_enter_settled(vol);
 	if (rc)
 		return err_sys(err, rc, "closing volume %s", vol->cfg.name);
 	if (!is_acquired(vol)) {
@@ -127,7 +142,7 @@ static int settle_all(struct varve_volume *vol, struct err *err)
 	rc = varve_flush(vol);
 	if (rc)
 		return err_sys(err, rc, "closing volume %s: flushing the cache", vol->cfg.name);
-	rc = volume_drain(vol);
+	rc = volume_drain(vol, NULL);
 	if (!rc && vol->home->ops->checkpoint)
 		rc = volume_checkpoint(vol);
 	if (rc)

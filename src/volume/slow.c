@@ -77,10 +77,10 @@ static bool is_rmw(struct vio *v)
 
 static void watch_update(struct varve_volume *vol)
 {
-	const bool acquiring = atomic_load_explicit(&vol->state, memory_order_relaxed) ==
-				       VOLUME_ACQUIRING && !vol->acquire_started;
+	const int state = atomic_load_explicit(&vol->state, memory_order_relaxed);
+	const bool acquiring = state == VOLUME_ACQUIRING && !vol->acquire_started;
 
-	atomic_store(&vol->watch, vol->grace || acquiring);
+	atomic_store(&vol->watch, vol->grace || acquiring || state == VOLUME_PAUSED);
 }
 
 /* Begins to wait for the writes of the current phase. */

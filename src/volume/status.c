@@ -3,11 +3,13 @@
  * The state of a volume as JSON.
  *
  * One look, entered, copies the engine's numbers; the text is made outside. Counters of devices
- * and stores are read without a lock and may be a little ahead. Names end in their unit. Health:
+ * and stores are read without a lock and may be a little ahead. Names end in their unit. The state,
+ * with a list of reasons where it is not the first:
  *
  *	ok         all is well
- *	degraded   the store is failing, or the log waits for room: work goes on or will
- *	failed     the log or the engine has stopped; close and open, or look at the reason
+ *	degraded   the home is failing, or the log waits for room: work goes on or will; or it is
+ *	           suspended
+ *	failed     the log or the engine has stopped; close and open, or look at the reasons
  */
 #include <errno.h>
 #include <jansson.h>
@@ -21,7 +23,7 @@
 
 static const char *state_name(int state)
 {
-	static const char *const names[] = {"looking", "acquiring", "writable", "failed"};
+	static const char *const names[] = {"looking", "acquiring", "writable", "paused", "failed"};
 
 	return names[state];
 }
@@ -36,13 +38,17 @@ static void put_ratio(json_t *to, const char *key, uint64_t a, uint64_t b)
 
 static json_t *log_status(const struct wlog_status *st)
 {
-	json_t *log = json_object();
+	json_t *log = json_object(), *io = json_array();
 
 	json_put_uuid(log, "uuid", &st->id.log_uuid);
 	json_put(log, "epoch", st->log_epoch);
 	json_put(log, "ring_bytes", st->ring_bytes);
 	json_put(log, "used_bytes", st->used_bytes);
 	json_put(log, "segments", st->segments);
+	json_put(log, "head_segment", st->head_seg);
+	json_put(log, "head_bytes", (uint64_t)st->head_sectors * DEV_SECTOR_BYTES);
+	json_put(log, "durable_segment", st->durable_seg);
+	json_put(log, "destaged_segment", st->destaged_seg);
 	json_put(log, "buffers", st->buffers);
 	json_put(log, "buffers_dirty", st->buffers_dirty);
 	json_put(log, "next_lsn", st->next_lsn);
@@ -64,6 +70,9 @@ static json_t *log_status(const struct wlog_status *st)
 	json_put(log, "read_hits_memory_bytes", st->read_hits_memory * DEV_SECTOR_BYTES);
 	json_put(log, "read_hits_device_bytes", st->read_hits_device * DEV_SECTOR_BYTES);
 	json_put(log, "read_misses_bytes", st->read_misses * DEV_SECTOR_BYTES);
+	for (unsigned int i = 0; i < WLOG_IO_KINDS; i++)
+		json_array_append_new(io, json_integer((json_int_t)st->io[i]));
+	json_object_set_new(log, "io", io);
 	return log;
 }
 
@@ -89,22 +98,41 @@ static json_t *cache_status(struct varve_volume *vol)
 	return cache;
 }
 
-/* Why a volume is not well, or NULL; *ret_health says how bad it is. */
-static const char *reason(const struct home_look *st, const char **ret_health)
+static void add_reason(json_t *reasons, const char *text)
 {
-	*ret_health = "failed";
-	if (st->failed)
-		return st->failed == -ESTALE ? "another process has taken the volume"
-					     : strerror(-st->failed);
-	if (st->log.failed)
-		return strerror(-st->log.failed);
-	*ret_health = "degraded";
-	if (st->home_error)
-		return strerror(-st->home_error);
-	if (st->log.waiting)
-		return "writers wait for room in the log";
-	*ret_health = "ok";
-	return NULL;
+	json_array_append_new(reasons, json_string(text));
+}
+
+static void put_state(json_t *top, const char *state, json_t *reasons)
+{
+	json_object_set_new(top, "state", json_string(state));
+	json_object_set_new(top, "reasons", reasons);
+}
+
+static void judge(json_t *top, bool suspended, const struct home_look *look)
+{
+	json_t *reasons = json_array();
+	const char *state = "ok";
+
+	if (look->failed)
+		add_reason(reasons, look->failed == -ESTALE
+					    ? "another process has taken the volume"
+					    : strerror(-look->failed));
+	if (look->log.failed && look->log.failed != look->failed)
+		add_reason(reasons, strerror(-look->log.failed));
+	if (json_array_size(reasons))
+		state = "failed";
+	else if (look->home_error)
+		add_reason(reasons, strerror(-look->home_error));
+	if (look->log.waiting)
+		add_reason(reasons, "writers wait for room in the log");
+	if (suspended)
+		add_reason(reasons, "suspended");
+	for (unsigned int i = 0; i < HOME_REASONS && look->reasons[i]; i++)
+		add_reason(reasons, look->reasons[i]);
+	if (json_array_size(reasons) && !strcmp(state, "ok"))
+		state = "degraded";
+	put_state(top, state, reasons);
 }
 
 static json_t *settings_status(const struct varve_volume *vol)
@@ -142,10 +170,7 @@ static void put_engine(json_t *top, const struct home_look *look, uint64_t set_s
 		look->has_log
 			? look->log.buffers * segment_bytes(set_segment_bytes, look->log.ring_bytes)
 			: 0;
-	const char *health, *why = reason(look, &health);
 
-	json_object_set_new(top, "health", json_string(health));
-	json_object_set_new(top, "reason", why ? json_string(why) : json_null());
 	json_object_set_new(top, "acquired", json_boolean(look->acquired));
 	json_object_set_new(top, "hold", json_boolean(look->hold));
 	json_put(top, "log_used_bytes", look->has_log ? look->log.used_bytes : 0);
@@ -158,25 +183,31 @@ static json_t *status_json(struct varve_volume *vol)
 	const int state = atomic_load(&vol->state);
 	json_t *top = json_object();
 	struct home_look look = {0};
+	bool suspended = false;
 	int rc;
 
 	json_object_set_new(top, "name", json_string(vol->cfg.name));
 	json_object_set_new(top, "type", json_string(vol->cfg.type));
 	json_put_uuid(top, "uuid", &vol->uuid);
-	json_put(top, "size_bytes", vol->size_bytes);
+	json_put(top, "size_bytes", volume_size(vol));
 	json_put(top, "block_bytes", vol->block_bytes);
 	json_object_set_new(top, "read_only", json_boolean(vol->read_only));
-	json_object_set_new(top, "state", json_string(state_name(state)));
+	json_object_set_new(top, "access", json_string(state_name(state)));
 	json_put(top, "open_ns", clock_now_ns() - vol->opened_ns);
 	rc = volume_enter_settled(vol);
 	if (rc) {
-		json_object_set_new(top, "health", json_string("failed"));
-		json_object_set_new(top, "reason", json_string(err_text(&vol->acquire_err, rc)));
+		json_t *why = json_array();
+
+		add_reason(why, err_text(&vol->acquire_err, rc));
+		put_state(top, "failed", why);
 	} else {
 		vol->home->ops->look(vol->home, &look);
+		suspended = vol->suspended;
 		volume_leave(vol);
+		judge(top, suspended, &look);
 		put_engine(top, &look, vol->cfg.log.segment_bytes);
 	}
+	json_object_set_new(top, "suspended", json_boolean(suspended));
 	json_object_set_new(top, "cache", cache_status(vol));
 	vol->home->ops->tell(vol->home, rc ? NULL : &look, top);
 	json_object_set_new(top, "settings", settings_status(vol));

@@ -148,8 +148,10 @@ static void engine_tick(struct vhost *h)
 	struct varve_volume *vol = volume_of_host(h);
 	const int state = atomic_load_explicit(&vol->state, memory_order_relaxed);
 
-	if (vol->engine && (state == VOLUME_WRITABLE || state == VOLUME_LOOKING))
-		vol->home->ops->tick(vol->home);
+	if (!vol->engine || vol->quiet || state == VOLUME_ACQUIRING || state == VOLUME_FAILED)
+		return;
+	vol->home->ops->tick(vol->home);
+	volume_learn(vol);
 }
 
 static void acquire_by_worker(struct work *work)
@@ -190,14 +192,15 @@ void open_close_media(struct varve_volume *vol)
 	free(vol);
 }
 
-static void learn(struct varve_volume *vol)
+void volume_learn(struct varve_volume *vol)
 {
 	struct home_facts facts;
 
-	volume_enter(vol);
 	vol->home->ops->facts(vol->home, &facts);
-	volume_leave(vol);
-	vol->size_bytes = facts.size_bytes;
+	atomic_store_explicit(&vol->size_bytes, facts.size_bytes, memory_order_relaxed);
+	if (vol->block_bytes)
+		return;
+	/* These stay the same for ever, and are read without a lock. */
 	vol->block_bytes = facts.block_bytes;
 	vol->uuid = facts.uuid;
 }
@@ -213,7 +216,6 @@ static int open_engine(struct varve_volume *vol, struct err *err)
 		vhost_close(&vol->h);
 		return rc;
 	}
-	learn(vol);
 	return 0;
 }
 
@@ -284,7 +286,7 @@ void varve_get_info(struct varve_volume *volume, struct varve_info *ret)
 	snprintf(ret->name, sizeof(ret->name), "%.255s", volume->cfg.name);
 	snprintf(ret->type, sizeof(ret->type), "%s", volume->cfg.type);
 	uuid_to_text(&volume->uuid, ret->uuid);
-	ret->size_bytes = volume->size_bytes;
+	ret->size_bytes = volume_size(volume);
 	ret->block_bytes = volume->block_bytes;
 	ret->optimal_bytes = 4096;
 	ret->max_atomic_bytes = volume_max_io(volume);
@@ -304,7 +306,7 @@ int varve_extent(struct varve_volume *volume, uint64_t offset, uint64_t length,
 
 	if (rc)
 		return rc;
-	if (!length || offset >= volume->size_bytes || length > volume->size_bytes - offset)
+	if (!length || offset >= volume_size(volume) || length > volume_size(volume) - offset)
 		return errmsg_set(-EINVAL, "no %llu bytes at %llu in volume %s",
 				  (unsigned long long)length, (unsigned long long)offset,
 				  volume->cfg.name);

@@ -5,7 +5,8 @@
  *	errmsg.c    the last error of a thread, log sink, version
  *	settings.c  the table of all settings; config.c their files; media.c opening what they name
  *	home.c      the types of volumes; home_*.c what each does
- *	volume.c    opening; settle.c drain and close; create.c, erase.c; acquire.c the writer's right
+ *	volume.c    opening; settle.c drain and close; pause.c suspending; resize.c;
+ *	            create.c, erase.c; acquire.c the writer's right
  *	io.c        requests: the hot path; slow.c those that are not aligned, or too long
  *	sync.c      calls that wait; host.c the engine's host; sluice.c, rangelock.c
  *	status.c, message.c, control.c, client.c, dump.c, check.c
@@ -16,7 +17,8 @@
  *	   ^                            |   \--the engine could not be opened again--> FAILED
  *	   +------ -EBUSY and the like -+
  *
- * While ACQUIRING no request is in the engine and none enters: all queue in vol->waiting.
+ * While ACQUIRING no request is in the engine and none enters: all queue in vol->waiting. PAUSED,
+ * which LOOKING and WRITABLE go to and come back from, does the same (pause.c).
  */
 #ifndef VOLUME_VOLUME_H
 #define VOLUME_VOLUME_H
@@ -38,6 +40,7 @@ enum volume_state {
 	VOLUME_LOOKING,
 	VOLUME_ACQUIRING,
 	VOLUME_WRITABLE,
+	VOLUME_PAUSED, /* pause.c */
 	VOLUME_FAILED,
 };
 
@@ -59,7 +62,7 @@ struct varve_volume {
 	bool read_only;
 	bool discard_cache;
 	uint32_t block_bytes;
-	uint64_t size_bytes;
+	_Atomic uint64_t size_bytes; /* volume_size() */
 	uint64_t opened_ns;
 	struct uuid uuid;
 	struct home_cut cut;
@@ -73,6 +76,8 @@ struct varve_volume {
 	_Atomic int state;          /* enum volume_state; changed locked */
 	int failed;                 /* locked: why FAILED */
 	struct list_head waiting;   /* locked: struct dev_req in vios */
+	int paused_from;            /* locked: the state before PAUSED */
+	bool suspended, quiet;      /* locked (pause.c) */
 	struct work acquire_work;
 	bool acquire_started;       /* locked */
 	bool reopen_first;          /* locked: the engine has refused once and may be old */
@@ -150,6 +155,12 @@ static inline uint32_t volume_max_io(const struct varve_volume *vol)
 	return atomic_load_explicit(&vol->max_io_bytes, memory_order_relaxed);
 }
 
+/* Relaxed: a request that comes while it changes may see either; the engine's gate looks again. */
+static inline uint64_t volume_size(const struct varve_volume *vol)
+{
+	return atomic_load_explicit(&vol->size_bytes, memory_order_relaxed);
+}
+
 /* ---- errmsg.c ------------------------------------------------------------------------------ */
 
 /* The calling thread's record, cleared: for a public call to begin with. */
@@ -195,8 +206,12 @@ void slow_grace_check(struct varve_volume *vol);
 void acquire_check(struct varve_volume *vol, struct vio *v);
 /* Takes the writer's right; not entered. */
 void acquire_run(struct varve_volume *vol);
+/* The state after a try at the right, rc its error; starts what waited. Not entered. */
+void acquire_end(struct varve_volume *vol, int rc, const struct err *err);
+/* Entered: starts what waited again; with rc the mutations among it fail. */
+void acquire_restart_waiting(struct varve_volume *vol, int rc);
 /* Takes the writer's right without a mutation; waits; not entered. */
-int volume_own(struct varve_volume *vol);
+int volume_own(struct varve_volume *vol, struct err *err);
 /* Enters once nobody is acquiring. -EIO or so, and not entered, when there is no engine. */
 int volume_enter_settled(struct varve_volume *vol);
 /* Opens the engine as cfg says; not entered. */
@@ -206,9 +221,39 @@ void volume_engine_close(struct varve_volume *vol);
 
 /* ---- the rest ------------------------------------------------------------------------------ */
 
+/* Entered: what the engine says of itself, which a resize changes. */
+void volume_learn(struct varve_volume *vol);
+
+/* Somebody who may lose patience; NULL where one is taken: nobody. */
+struct cancel {
+	bool asked; /* locked */
+};
+
+/* Ends the wait that was given it with -ECANCELED; nothing else changes. Not entered. */
+void volume_cancel(struct varve_volume *vol, struct cancel *cancel);
+
 /* settle.c: drains, or writes a checkpoint; waits; not entered. */
-int volume_drain(struct varve_volume *vol);
+int volume_drain(struct varve_volume *vol, const struct cancel *cancel);
 int volume_checkpoint(struct varve_volume *vol);
+
+/*
+ * pause.c. -EBUSY: it is paused already; -ETIMEDOUT: requests do not end within home_timeout.
+ * Not entered; they wait.
+ */
+int volume_pause(struct varve_volume *vol, const struct cancel *cancel);
+void volume_unpause(struct varve_volume *vol);
+/* A mutation or flush while paused, in WRITABLE before. */
+int volume_paused_io(struct varve_volume *vol, enum dev_op op, uint64_t off_bytes,
+		     uint64_t len_bytes);
+int volume_suspend(struct varve_volume *vol, const struct cancel *cancel);
+int volume_resume(struct varve_volume *vol); /* -EALREADY: it is not suspended */
+bool volume_is_suspended(struct varve_volume *vol);
+
+/* As varve_message(), with a wait that can be ended. */
+int message_run(struct varve_volume *vol, const char *text, const struct cancel *cancel,
+		char **ret_json);
+/* Whether a message is done at once: it is answered before those that wait. */
+bool message_is_quick(const char *text);
 
 /* control.c */
 void control_stop(struct control *control);

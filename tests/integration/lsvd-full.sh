@@ -39,8 +39,8 @@ store_full() {
 	# Some 47 MB for a store of 24: the rest stays in the cache.
 	case_ok "store full: write more than it holds" timeout 120 "$T/stamp" fill "$(uri v)" \
 		"$SEED" 1 12000
-	case_ok "store full: status says so" wait_for 30 status_is v .health degraded
-	like "store full: and why" "$("$V" status v --json | jq -r .reason)" "[Ss]pace"
+	case_ok "store full: status says so" wait_for 30 status_is v .state degraded
+	like "store full: and why" "$("$V" status v --json | jq -r ".reasons[]")" "[Ss]pace"
 	verify "store full" 12000
 	fails "store full: flush to it" 1 "." "$V" flush v --store --timeout 60
 	fails "store full: stop tells that data stays in the cache" 1 "." "$V" serve --stop v
@@ -51,7 +51,7 @@ store_full() {
 	verify "store full, after a kill" 12000
 	case_ok "store full: room again" mount -o remount,size=256m "$T/store-v"
 	case_ok "store full: now it drains" "$V" flush v --store --timeout 120
-	case_ok "store full: and is well" wait_for 30 status_is v .health ok
+	case_ok "store full: and is well" wait_for 30 status_is v .state ok
 	verify_closed "store full" 12000
 	umount "$T/store-v"
 }
@@ -108,7 +108,7 @@ store_away() {
 	fi
 	case_ok "store away: writing goes on" timeout 120 "$T/stamp" fill "$(uri v)" "$SEED" \
 		4001 8000
-	case_ok "store away: status says so" wait_for 30 status_is v .health degraded
+	case_ok "store away: status says so" wait_for 30 status_is v .state degraded
 	# The length of the outage is what is tested here.
 	sleep "$seconds"
 	case_ok "store away: still writing after $seconds s" timeout 120 "$T/stamp" fill "$(uri v)" \
@@ -116,7 +116,7 @@ store_away() {
 	case_ok "store away: still served" timeout 60 nbdinfo "$(uri v)"
 	case_ok "store away: it is back" thaw
 	case_ok "store away: it drains" "$V" flush v --store --timeout 120
-	case_ok "store away: and is well" wait_for 30 status_is v .health ok
+	case_ok "store away: and is well" wait_for 30 status_is v .state ok
 	verify "store away" 10000
 	verify_closed "store away" 10000
 }

@@ -58,14 +58,14 @@ case_ok "the same" cmp -n $((16 << 20)) "$T/random" "$T/out"
 
 status=$("$V" status v --json)
 is "status is JSON with the name" "$(printf '%s' "$status" | jq -r .name)" v
-is "status: writable" "$(printf '%s' "$status" | jq -r .state)" writable
-like "status as a table" "$("$V" status v)" '^health: +ok$'
+is "status: writable" "$(printf '%s' "$status" | jq -r .access)" writable
+like "status as a table" "$("$V" status v)" '^state: +ok$'
 is "info of a served volume" "$("$V" info v --json | jq -r .size_bytes)" $((64 << 20))
 is "list shows the server" "$("$V" list --json | jq -r '.[0].server.pid')" "$pid"
 case_ok "flush" "$V" flush v
 case_ok "flush to the store" "$V" flush v --store
 case_ok "message" "$V" message v checkpoint
-fails "an unknown message" 1 "expected drain" "$V" message v nonsense
+fails "an unknown message" 1 "expected flush" "$V" message v nonsense
 fails "a setting that cannot change" 1 "cannot change" "$V" message v batch_size 1M
 
 case_ok "stop" "$V" serve --stop v

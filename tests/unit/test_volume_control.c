@@ -60,8 +60,8 @@ TEST(status_tells_what_was_written)
 	CHECK_OK(varve_pwrite(vol, buf, sizeof(buf), 0, VARVE_FUA));
 	top = call("st", "{\"command\": \"status\"}");
 	status = json_object_get(top, "status");
-	CHECK_STREQ(json_string_value(json_object_get(status, "health")), "ok");
-	CHECK_STREQ(json_string_value(json_object_get(status, "state")), "writable");
+	CHECK_STREQ(json_string_value(json_object_get(status, "state")), "ok");
+	CHECK_STREQ(json_string_value(json_object_get(status, "access")), "writable");
 	CHECK_EQ(json_integer_value(json_object_get(status, "block_bytes")), 512);
 	CHECK_EQ(json_integer_value(json_object_get(json_object_get(status, "log"),
 						    "user_bytes")), 4096);
