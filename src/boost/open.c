@@ -71,7 +71,7 @@ static int open_volume(const struct boost *b, const struct wlog_info *info, stru
 	char ours[UUID_TEXT_LEN], theirs[UUID_TEXT_LEN];
 
 	if (!uuid_is_zero(want) && !uuid_is_zero(&info->id.volume_uuid) &&
-	    !uuid_equal(want, &info->id.volume_uuid))
+	    !uuid_equal(want, &info->id.volume_uuid) && VARVE_STEP("boost.check_volume"))
 		return err_set(err, -EXDEV,
 			       "the cache belongs to volume %s, this is volume %s: attach its own "
 			       "cache",

@@ -3,9 +3,14 @@
  * Which cache and which backing device: the holes of the published in-place cache that concern
  * whole devices, as stories (see crash_holes_boost.c). The step that check-mutants removes:
  *
- *	 8  hole_8_swapped_devices                 -
+ *	 8  hole_8_swapped_devices                 boost.not_swapped, boost.format_spares_others
+ *	 8  hole_8_swapped_with_a_blank_one        boost.not_swapped
+ *	 8  hole_8_discard_spares_strangers        boost.format_spares_others
+ *	 8  hole_8_backing_of_another_name         boost.check_identity
  *	 8  hole_8_foreign_cache                   boost.check_volume
+ *	 8  hole_8_foreign_backing                 boost.check_samples
  *	 9  hole_9_backing_used_without_cache      boost.check_samples
+ *	 9  hole_9_clean_cache_knows_nothing       -
  *	10  hole_10_looking_changes_nothing        -
  *	10  hole_10_looking_before_taking          wlog.replay_again
  *	11  hole_11_beyond_two_tib                 -
@@ -171,6 +176,62 @@ TEST(hole_8_foreign_backing)
 	rc = scene_try_open(sc, false);
 	CHECK(rc == -ESTALE || rc == -EXDEV);
 	put_back(sc->u.backing, copy);
+	scene_open(sc);
+	CHECK_EQ(scene_judge(sc), 1);
+	scene_end(sc);
+}
+
+/* 8. Whatever it is that lies in the cache's place: a discard gives up a log, and nothing else. */
+TEST(hole_8_discard_spares_strangers)
+{
+	struct scene *sc = begin("hole_8_discard_spares_strangers");
+	struct sim_disk *copy;
+	uint8_t theirs[512];
+
+	scene_open(sc);
+	scene_write(sc, 0, 8);
+	scene_drain(sc);
+	scene_crash(sc, SIM_KEEP_NONE);
+	universe_lose_cache(&sc->u);
+	memset(theirs, 0xeb, sizeof(theirs));
+	sim_disk_poke(sc->u.disk, 1024, theirs, sizeof(theirs));
+	copy = copy_of(sc, sc->u.disk, sc->cfg.disk_bytes);
+	CHECK_EQ(scene_try_open(sc, false), -ENODEV);
+	CHECK_EQ(scene_try_open(sc, true), -EEXIST);
+	CHECK_MEMEQ(sim_disk_durable(sc->u.disk), sim_disk_durable(copy), sc->cfg.disk_bytes);
+	sim_disk_free(copy);
+	scene_end(sc);
+}
+
+/* The same contents on a device that the kernel knows by this name. */
+static void move_backing(struct scene *sc, const char *identity)
+{
+	struct sim_disk_options opt = {.size_bytes = backing_bytes(sc)};
+	struct sim_disk *disk;
+
+	strncpy(opt.identity, identity, sizeof(opt.identity) - 1);
+	CHECK_OK(sim_disk_new(&sc->u.world, &opt, &disk));
+	CHECK_OK(sim_disk_image(sc->u.backing, SIM_KEEP_ALL, disk));
+	sim_disk_free(sc->u.backing);
+	sc->u.backing = disk;
+}
+
+/* 8. A copy of the backing device is another device: only what the kernel says of it tells. */
+TEST(hole_8_backing_of_another_name)
+{
+	struct scene *sc = begin("hole_8_backing_of_another_name");
+
+	move_backing(sc, "wwid:one");
+	scene_open(sc);
+	scene_write(sc, 0, 8);
+	scene_flush(sc);
+	scene_crash(sc, SIM_KEEP_NONE);
+	move_backing(sc, "wwid:two");
+	CHECK_EQ(scene_try_open(sc, false), -EXDEV);
+	CHECK(strstr(sc->err.text, "wwid:one") != NULL);
+	move_backing(sc, "");
+	CHECK_EQ(scene_try_open(sc, false), -EXDEV);
+	move_backing(sc, "wwid:one");
 	scene_open(sc);
 	CHECK_EQ(scene_judge(sc), 1);
 	scene_end(sc);
