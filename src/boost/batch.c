@@ -8,7 +8,8 @@
  *   FLUSHING   one flush covers them all
  *   SAMPLING   samples of what has changed are taken again
  *   (the end)  the home's state and wlog_destaged(), in one moment
- *   FAILED     an error anywhere: after a while the batch begins again at BUILDING
+ *   FAILED     an error anywhere: after a while it begins anew, with the same segments and those
+ *              that have become durable since
  *
  * What is durable when, and why in this order:
  *
@@ -20,8 +21,9 @@
  *
  * Invariants:
  *   1. nothing counts as written before a flush that was submitted after it has succeeded. After an
- *      error of a write or of the flush nobody knows what the device kept, so all of the batch is
- *      written again (dev.h, forgive);
+ *      error of a write or of the flush nobody knows what the device kept. Whatever had not been
+ *      flushed is of segments that are not home, and is written again before they are (dev.h,
+ *      forgive);
  *   2. while a batch is on its way the log has its data, and answers reads of it: a half-written
  *      batch is never seen, and a read that began before the end finds what it looked up;
  *   3. the state that says which samples and bad ranges hold is given to the log before the log is
@@ -43,50 +45,7 @@
 
 static void batch_build(struct boost *b);
 
-/* ---- trying again */
-
-/* Whether hold keeps a batch that has failed from its next try. */
-static bool batch_held(const struct boost *b)
-{
-	return b->hold && boost_drain_target(b) <= b->home_lsn;
-}
-
-static void batch_again(struct boost *b)
-{
-	struct batch *bt = &b->batch;
-
-	if (b->stopping || b->failed)
-		return;
-	bt->waiting = batch_held(b);
-	if (bt->waiting)
-		return;
-	b->st.retries++;
-	/* Everything since the last good flush is in this batch, and is written again. */
-	if (b->backing->ops->forgive)
-		b->backing->ops->forgive(b->backing);
-	batch_build(b);
-}
-
-static void batch_timer(struct timer *timer)
-{
-	batch_again(container_of(timer, struct boost, batch.timer));
-}
-
-void wb_failed(struct boost *b, int error)
-{
-	struct batch *bt = &b->batch;
-
-	bt->phase = BATCH_FAILED;
-	boost_home_failed(b, error);
-	log_warn("writeback to the backing device failed with error %d; the cache keeps the data, "
-		 "and it is tried again",
-		 -error);
-	bt->timer.fn = batch_timer;
-	timers_set_backoff(&b->timers, &bt->timer, ++bt->tries, b->opt.retry_min_ns,
-			   b->opt.retry_max_ns);
-}
-
-/* ---- the beginning: segments */
+/* ---- segments */
 
 static int segs_reserve(struct batch *bt)
 {
@@ -111,6 +70,38 @@ static void batch_unpin(struct boost *b)
 		wlog_seg_unpin(b->log, bt->segs[i].seg);
 	bt->nsegs = 0;
 }
+
+/* ---- trying again */
+
+static void batch_look(struct boost *b);
+
+static void batch_timer(struct timer *timer)
+{
+	struct boost *b = container_of(timer, struct boost, batch.timer);
+
+	b->batch.phase = BATCH_NONE;
+	b->st.retries++;
+	batch_look(b);
+}
+
+/* Gives the segments back: a device that does not answer must not take the memory of writers. */
+void wb_failed(struct boost *b, int error)
+{
+	struct batch *bt = &b->batch;
+
+	batch_unpin(b);
+	bt->phase = BATCH_FAILED;
+	bt->forgive = true;
+	boost_home_failed(b, error);
+	log_warn("writeback to the backing device failed with error %d; the cache keeps the data, "
+		 "and it is tried again",
+		 -error);
+	bt->timer.fn = batch_timer;
+	timers_set_backoff(&b->timers, &bt->timer, ++bt->tries, b->opt.retry_min_ns,
+			   b->opt.retry_max_ns);
+}
+
+/* ---- the beginning */
 
 /* Pins the segments up to cut, which begin behind what is home. */
 static int batch_take(struct boost *b, uint64_t cut)
@@ -232,7 +223,6 @@ static int batch_begin(struct boost *b, uint64_t cut)
 	bt->phase = BATCH_LOADING;
 	bt->next_load = 0;
 	bt->arena_used = 0;
-	bt->tries = 0;
 	bt->in_flight = 0;
 	batch_load(b);
 	return 0;
@@ -246,8 +236,6 @@ static void batch_look(struct boost *b)
 
 	if (b->stopping || b->failed || !b->acquired)
 		return;
-	if (bt->phase == BATCH_FAILED && bt->waiting)
-		batch_again(b);
 	if (bt->phase != BATCH_NONE)
 		return;
 	gather_run(b);
@@ -421,6 +409,7 @@ void wb_ended(struct boost *b)
 	b->home_number = bt->last_number;
 	b->home_lsn = bt->last_lsn;
 	b->home_error = 0;
+	bt->tries = 0;
 	bt->phase = BATCH_NONE;
 	batch_unpin(b);
 	wlog_destaged(b->log, b->home_number);

@@ -289,8 +289,6 @@ static void batch_tick(struct boost *b, uint64_t now_ns)
 {
 	struct wlog_status st;
 
-	if (b->batch.phase == BATCH_FAILED && b->batch.waiting)
-		wb_kick(b);
 	if (b->batch.phase != BATCH_NONE)
 		return;
 	wlog_status(b->log, &st);
@@ -348,6 +346,8 @@ void boost_set_batch(struct boost *b, uint32_t nr_max_batched_migration)
 void boost_clear_stat(struct boost *b)
 {
 	b->st = (struct boost_status){.lost_bytes = b->st.lost_bytes};
+	if (b->log)
+		wlog_clear_stat(b->log);
 }
 
 void boost_stop(struct boost *b)

@@ -173,7 +173,7 @@ struct batch {
 	uint64_t writes_done;
 	int error;
 	unsigned int tries;
-	bool waiting; /* FAILED, without a timer: for hold to end */
+	bool forgive; /* the device has failed since it was last written to */
 	struct work work;
 	struct timer timer;
 	struct dev_req flush_req;

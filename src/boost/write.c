@@ -156,6 +156,9 @@ void wb_write(struct boost *b)
 {
 	struct batch *bt = &b->batch;
 
+	if (bt->forgive && b->backing->ops->forgive)
+		b->backing->ops->forgive(b->backing);
+	bt->forgive = false;
 	bt->phase = BATCH_WRITING;
 	bt->at = 0;
 	bt->at_off = 0;
