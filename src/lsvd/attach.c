@@ -34,6 +34,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/minmax.h"
 #include "lsvd/lsvd_impl.h"
 
 #define LSN_JUMP (UINT64_C(1) << 40)
@@ -186,11 +187,6 @@ static int attach_claim(struct lsvd *l, const struct uuid *cache, struct err *er
 		return 0;
 	}
 	return attach_replace(l, &next, err);
-}
-
-static uint64_t max64(uint64_t a, uint64_t b)
-{
-	return a > b ? a : b;
 }
 
 static int attach_format(struct lsvd *l, const struct uuid *cache, uint64_t floor, struct err *err)

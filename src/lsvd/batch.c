@@ -28,6 +28,7 @@
 #include <string.h>
 
 #include "base/crc32c.h"
+#include "base/minmax.h"
 #include "lsvd/lsvd_impl.h"
 
 #define PLACE_ZERO (EXTMAP_CONST | 2)
@@ -71,11 +72,6 @@ static const uint8_t *build_data(const struct build *bd, const struct source *sr
 	const struct bseg *bs = &bd->b->segs[src->seg];
 
 	return bs->data + (lin - bs->base) * DEV_SECTOR_BYTES;
-}
-
-static uint32_t min32(uint32_t a, uint32_t b)
-{
-	return a < b ? a : b;
 }
 
 /* ---- records */

@@ -22,6 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/minmax.h"
 #include "lsvd/lsvd_impl.h"
 
 /* ---- options */
@@ -42,11 +43,6 @@ void lsvd_options_default(struct lsvd_options *opt)
 		.home_timeout_ns = UINT64_C(60000000000),
 	};
 	wlog_options_default(&opt->log);
-}
-
-static uint64_t clamp64(uint64_t v, uint64_t lo, uint64_t hi)
-{
-	return v < lo ? lo : v > hi ? hi : v;
 }
 
 /* Zero is the default, what is out of range is brought into it. */
