@@ -17,7 +17,8 @@ slow = VARVE_CRASH_IMAGES=$${VARVE_CRASH_IMAGES:-10000} VARVE_TEST_TIMEOUT=$${VA
 export FUZZ_SECONDS
 
 .PHONY: all deps demo test check check-asan check-tsan check-valgrind check-mutants check-model \
-	check-long check-lsvd bench-lsvd check-clang fuzz-smoke cover tidy format install clean help
+	check-long check-lsvd bench-lsvd bench-boost bench-rbd check-clang fuzz-smoke cover tidy \
+	format install clean help
 
 all: ## build everything into build/ (the default); the program is build/varve
 	@$(call build,$(BUILD))
@@ -71,6 +72,14 @@ check-lsvd: deps ## everything of lsvd: its tests, and integration with real cli
 bench-lsvd: ## measure lsvd volumes; prints a table, and notes on stderr
 	@$(call build,$(BUILD)) >&2
 	@VARVE_BUILD=$(abspath $(BUILD)) tools/bench-lsvd
+
+bench-boost: ## measure write caches before block devices, in the same way
+	@$(call build,$(BUILD)) >&2
+	@VARVE_BUILD=$(abspath $(BUILD)) tools/bench-boost
+
+bench-rbd: ## measure fio's rbd engine with our librbd, in the same way
+	@$(call build,$(BUILD)) >&2
+	@VARVE_BUILD=$(abspath $(BUILD)) tools/bench-rbd
 
 fuzz-smoke: ## run each fuzzer for FUZZ_SECONDS (10)
 	@tools/fuzz-smoke $(BUILD)-fuzz $(OPTIONS)

@@ -100,6 +100,27 @@ static inline double bench_in_child(double (*fn)(int round), int round)
 	return rate;
 }
 
+enum bench_fio_field { /* of the terse form */
+	BENCH_FIO_READ_IOPS = 8,
+	BENCH_FIO_WRITE_KIB = 48, /* a second */
+};
+
+static inline double bench_fio(const char *options, enum bench_fio_field field)
+{
+	char command[8400];
+	double value = 0;
+	FILE *out;
+
+	snprintf(command, sizeof(command),
+		 "fio --name=peer %s --output-format=terse --terse-version=3 | cut -d';' -f%d",
+		 options, field);
+	out = popen(command, "r");
+	if (!out || fscanf(out, "%lf", &value) != 1)
+		bench_die("fio", EIO);
+	pclose(out);
+	return value;
+}
+
 /* A file that is allocated and written, opened with O_DIRECT. */
 static inline int bench_file(const char *path, uint64_t bytes)
 {

@@ -14,17 +14,13 @@
  */
 #include <pthread.h>
 
-#include <varve/varve.h>
-
 #include "base/crc32c.h"
-#include "base/rng.h"
-#include "bench.h"
+#include "bench_stream.h"
 
-#define BLOCK 4096u
 #define GIB (UINT64_C(1) << 30)
 #define SPACE (4 * GIB)
 #define BURST_BLOCKS 100000 /* 400 MB: fits in the buffers, so that no device is waited for */
-#define SLICES 20           /* of a burst: turn about with the peer, to share what else runs */
+#define SLICES 20	    /* of a burst: turn about with the peer, to share what else runs */
 #define SOURCE_BLOCKS 1024
 #define RING_BYTES GIB
 #define FLUSH_NS UINT64_C(1000000000) /* a round of synchronous writes */
@@ -46,27 +42,6 @@ static struct varve_volume *open_volume(const char *cache, const char *const *se
 	return vol;
 }
 
-static void format_cache(const char *cache, const char *size)
-{
-	const char *const settings[] = {size, NULL};
-	char path[4096];
-
-	snprintf(path, sizeof(path), "%s/%s", dir, cache);
-	unlink(path);
-	if (varve_cache_create(path, settings)) {
-		fprintf(stderr, "%s: %s\n", path, varve_errmsg());
-		exit(1);
-	}
-}
-
-static void check(int rc)
-{
-	if (rc) {
-		fprintf(stderr, "%s\n", varve_errmsg());
-		exit(1);
-	}
-}
-
 /* ---- memory -------------------------------------------------------------------------------- */
 
 /* Each slice adds the time that it took. */
@@ -75,10 +50,10 @@ static void slice_ours(struct varve_volume *vol, struct rng *rng, uint64_t *spen
 	const uint64_t start = bench_now_ns();
 
 	for (int i = 0; i < BURST_BLOCKS / SLICES; i++) {
-		const uint64_t at = rng_below(rng, SPACE / BLOCK) * BLOCK;
+		const uint64_t at = rng_below(rng, SPACE / BENCH_BLOCK) * BENCH_BLOCK;
 
-		check(varve_pwrite(vol, source + (size_t)(i % SOURCE_BLOCKS) * BLOCK, BLOCK, at,
-				   0));
+		bench_check(varve_pwrite(vol, source + (size_t)(i % SOURCE_BLOCKS) * BENCH_BLOCK,
+					 BENCH_BLOCK, at, 0));
 	}
 	*spent_ns += bench_now_ns() - start;
 }
@@ -92,10 +67,10 @@ static void slice_peer(uint8_t *ring, uint64_t *at, struct rng *rng, uint64_t *s
 
 	for (int i = 0; i < BURST_BLOCKS / SLICES; i++) {
 		/* The same random numbers are drawn: they are not the log's cost. */
-		sum += (uint32_t)rng_below(rng, SPACE / BLOCK);
-		memcpy(ring + *at, source + (size_t)(i % SOURCE_BLOCKS) * BLOCK, BLOCK);
-		sum += crc32c(0, ring + *at, BLOCK);
-		*at = (*at + BLOCK) % RING_BYTES;
+		sum += (uint32_t)rng_below(rng, SPACE / BENCH_BLOCK);
+		memcpy(ring + *at, source + (size_t)(i % SOURCE_BLOCKS) * BENCH_BLOCK, BENCH_BLOCK);
+		sum += crc32c(0, ring + *at, BENCH_BLOCK);
+		*at = (*at + BENCH_BLOCK) % RING_BYTES;
 	}
 	sink = sum;
 	*spent_ns += bench_now_ns() - start;
@@ -108,7 +83,7 @@ static __attribute__((noinline)) void warm_up(struct varve_volume *vol, struct r
 
 	for (int i = 0; i < 4 * SLICES; i++)
 		slice_ours(vol, rng, &spent);
-	check(varve_flush(vol));
+	bench_check(varve_flush(vol));
 }
 
 static double bench_memory_writes(int round)
@@ -121,7 +96,7 @@ static double bench_memory_writes(int round)
 	uint64_t at = 0;
 
 	rng_seed(&rng, 1);
-	format_cache("burst.img", "size=8G");
+	bench_format_cache(dir, "burst.img", "size=8G");
 	vol = open_volume("burst.img", settings);
 	warm_up(vol, &rng);
 	for (int i = 0; i < BENCH_ROUNDS; i++) {
@@ -132,7 +107,7 @@ static double bench_memory_writes(int round)
 			slice_peer(ring, &at, &rng, &b);
 		}
 		/* Not measured: the device catches up, so that the next burst finds buffers. */
-		check(varve_flush(vol));
+		bench_check(varve_flush(vol));
 		ours[i] = BURST_BLOCKS * 1e6 / (double)a;
 		theirs[i] = BURST_BLOCKS * 1e6 / (double)b;
 	}
@@ -156,11 +131,11 @@ static void *call(void *arg)
 
 	rng_seed(&rng, c->seed);
 	while (bench_now_ns() < c->until_ns) {
-		const uint64_t at = rng_below(&rng, SPACE / BLOCK) * BLOCK;
+		const uint64_t at = rng_below(&rng, SPACE / BENCH_BLOCK) * BENCH_BLOCK;
 
-		check(varve_pwrite(c->vol, source + (c->done % SOURCE_BLOCKS) * BLOCK, BLOCK, at,
-				   0));
-		check(varve_flush(c->vol));
+		bench_check(varve_pwrite(c->vol, source + (c->done % SOURCE_BLOCKS) * BENCH_BLOCK,
+					 BENCH_BLOCK, at, 0));
+		bench_check(varve_flush(c->vol));
 		c->done++;
 	}
 	return NULL;
@@ -194,9 +169,10 @@ static double flush_peer(int fd, uint64_t bytes, uint64_t *at)
 	uint64_t count = 0;
 
 	while (bench_now_ns() < start + FLUSH_NS) {
-		if (pwrite(fd, source, 2 * BLOCK, (off_t)*at) != 2 * BLOCK || fdatasync(fd))
+		if (pwrite(fd, source, 2 * BENCH_BLOCK, (off_t)*at) != 2 * BENCH_BLOCK ||
+		    fdatasync(fd))
 			bench_die("peer", errno);
-		*at = (*at + 2 * BLOCK) % bytes;
+		*at = (*at + 2 * BENCH_BLOCK) % bytes;
 		count++;
 	}
 	return (double)count * 1e9 / (double)(bench_now_ns() - start);
@@ -214,7 +190,7 @@ static double bench_flushes(int round)
 	snprintf(path, sizeof(path), "%s/peer.img", dir);
 	fd = bench_file(path, GIB);
 	/* Nothing is destaged: large enough for all rounds, or the callers would wait for ever. */
-	format_cache("flush.img", "size=12G");
+	bench_format_cache(dir, "flush.img", "size=12G");
 	vol = open_volume("flush.img", settings);
 	flush_ours(vol, 1, 99);
 	for (int i = 0; i < BENCH_ROUNDS; i++) {
@@ -234,8 +210,8 @@ static double bench_flushes(int round)
 int main(int argc, char **argv)
 {
 	dir = argc > 1 ? argv[1] : ".";
-	source = bench_memory(SOURCE_BLOCKS * BLOCK);
-	for (size_t i = 0; i < SOURCE_BLOCKS * BLOCK; i++)
+	source = bench_memory(SOURCE_BLOCKS * BENCH_BLOCK);
+	for (size_t i = 0; i < SOURCE_BLOCKS * BENCH_BLOCK; i++)
 		source[i] = (uint8_t)(i * 2654435761u >> 24);
 	if (argc < 3 || !strcmp(argv[2], "memory"))
 		bench_in_child(bench_memory_writes, 0);

@@ -15,44 +15,19 @@
  * bench_volume_log DIR [ROW]: files are made there. stdout: one row for each; stderr: notes.
  */
 #include <liburing.h>
-#include <semaphore.h>
 #include <signal.h>
-#include <stdatomic.h>
 
-#include <varve/varve.h>
+#include "bench_stream.h"
 
-#include "base/rng.h"
-#include "bench.h"
-
-#define BLOCK 4096u
 #define MIB (UINT64_C(1) << 20)
 #define GIB (UINT64_C(1) << 30)
 #define SPACE (4 * GIB)
-#define DEPTH 32
 #define PEER_DEPTH 8
 #define READ_OPS 100000
 
 static const char *dir;
 static uint8_t *source;
 static uint64_t sustained_bytes = 4 * GIB; /* VARVE_BENCH_GIB */
-
-static void check(int rc)
-{
-	if (rc) {
-		fprintf(stderr, "%s\n", varve_errmsg());
-		exit(1);
-	}
-}
-
-static void format_cache(const char *cache, const char *size)
-{
-	const char *const settings[] = {size, NULL};
-	char path[4096];
-
-	snprintf(path, sizeof(path), "%s/%s", dir, cache);
-	unlink(path);
-	check(varve_cache_create(path, settings));
-}
 
 static struct varve_volume *open_volume(const char *cache, const char *store, unsigned int flags)
 {
@@ -61,107 +36,8 @@ static struct varve_volume *open_volume(const char *cache, const char *store, un
 	char spec[8192];
 
 	snprintf(spec, sizeof(spec), "%s/%s,%s", dir, cache, store);
-	check(varve_open_with(spec, flags, settings, &vol));
+	bench_check(varve_open_with(spec, flags, settings, &vol));
 	return vol;
-}
-
-/* ---- many requests at once ----------------------------------------------------------------- */
-
-/*
- * Reads are submitted again by their done(), as a server does that only passes on. Writes are
- * submitted by one thread, which sleeps when all are under way, as a program does that has data.
- */
-struct stream {
-	struct varve_volume *vol;
-	struct rng rng;
-	uint64_t blocks;    /* the part of the volume that the requests go to */
-	enum varve_op op;
-	_Atomic long left;  /* reads: to be submitted */
-	_Atomic int flying; /* not done */
-	sem_t idle;         /* posted by each write that is done */
-};
-
-struct request {
-	struct varve_io io;
-	struct iovec iov;
-	struct stream *stream;
-	struct rng rng; /* each has its own, so that threads share none */
-	_Atomic bool busy;
-};
-
-static void start(struct request *r)
-{
-	r->io.op = r->stream->op;
-	r->io.offset = rng_below(&r->rng, r->stream->blocks) * BLOCK;
-	varve_submit(r->stream->vol, &r->io);
-}
-
-static void request_done(struct varve_io *io)
-{
-	struct request *r = io->user;
-	struct stream *s = r->stream;
-
-	if (io->result)
-		bench_die("request", io->result);
-	if (s->op == VARVE_READ && atomic_fetch_sub(&s->left, 1) > 0) {
-		start(r);
-		return;
-	}
-	atomic_store(&r->busy, false);
-	atomic_fetch_sub(&s->flying, 1);
-	sem_post(&s->idle);
-}
-
-static void run_writes(struct stream *s, struct request *r, uint64_t ops)
-{
-	unsigned int at = 0;
-
-	while (ops) {
-		struct request *next = &r[at++ % DEPTH];
-
-		if (!atomic_load(&next->busy)) {
-			atomic_store(&next->busy, true);
-			atomic_fetch_add(&s->flying, 1);
-			start(next);
-			ops--;
-		} else if (atomic_load(&s->flying) == DEPTH) {
-			sem_wait(&s->idle);
-		}
-	}
-}
-
-static double run_stream(struct stream *s, uint64_t ops)
-{
-	struct request *r = calloc(DEPTH, sizeof(*r));
-	uint8_t *bufs = bench_memory((size_t)DEPTH * BLOCK);
-	const uint64_t begin = bench_now_ns();
-	uint64_t spent;
-
-	sem_init(&s->idle, 0, 0);
-	for (int i = 0; i < DEPTH; i++) {
-		rng_seed(&r[i].rng, rng_next(&s->rng));
-		r[i].stream = s;
-		r[i].iov = (struct iovec){bufs + (size_t)i * BLOCK, BLOCK};
-		r[i].io = (struct varve_io){.length = BLOCK, .iov = &r[i].iov, .iovcnt = 1,
-					    .done = request_done, .user = &r[i]};
-	}
-	if (s->op == VARVE_WRITE) {
-		run_writes(s, r, ops);
-	} else {
-		atomic_store(&s->left, (long)ops - DEPTH);
-		atomic_store(&s->flying, DEPTH);
-		for (int i = 0; i < DEPTH; i++)
-			start(&r[i]);
-	}
-	while (atomic_load(&s->flying))
-		sem_wait(&s->idle);
-	if (s->op == VARVE_WRITE)
-		check(varve_flush(s->vol));
-	spent = bench_now_ns() - begin;
-	sem_destroy(&s->idle);
-	free(r);
-	free(bufs);
-	return (double)ops * 1e9 / (double)spent;
 }
 
 /* ---- peers --------------------------------------------------------------------------------- */
@@ -223,15 +99,15 @@ static void peer_close(int fd)
 static double sustained_round(int round)
 {
 	const char *const force[] = {"force=yes", NULL};
-	struct stream s = {.blocks = SPACE / BLOCK, .op = VARVE_WRITE};
+	struct bench_stream s = {.blocks = SPACE / BENCH_BLOCK, .op = VARVE_WRITE};
 	char path[4096];
 
 	/* An empty log, on the same file. */
 	snprintf(path, sizeof(path), "%s/long.img", dir);
-	check(varve_cache_create(path, force));
+	bench_check(varve_cache_create(path, force));
 	s.vol = open_volume("long.img", "mem:long", VARVE_OPEN_HOLD_DESTAGE);
 	rng_seed(&s.rng, (uint64_t)round);
-	return run_stream(&s, sustained_bytes / BLOCK) * BLOCK / (double)MIB;
+	return bench_stream(&s, sustained_bytes / BENCH_BLOCK) * BENCH_BLOCK / (double)MIB;
 }
 
 static void bench_sustained(void)
@@ -242,7 +118,7 @@ static void bench_sustained(void)
 
 	snprintf(size, sizeof(size), "size=%llu",
 		 (unsigned long long)(sustained_bytes + sustained_bytes / 8 + 256 * MIB));
-	format_cache("long.img", size);
+	bench_format_cache(dir, "long.img", size);
 	for (int i = 0; i < BENCH_ROUNDS; i++) {
 		ours[i] = bench_in_child(sustained_round, i);
 		theirs[i] = plain(fd, true, sustained_bytes, PEER_DEPTH);
@@ -254,42 +130,34 @@ static void bench_sustained(void)
 
 static double fio_read(const char *path)
 {
-	char command[8192];
-	double iops = 0;
-	FILE *out;
+	char options[8192];
 
-	/* Field 8 of the terse form is the read IOPS. */
-	snprintf(command, sizeof(command),
-		 "fio --name=peer --filename=%s --rw=randread --bs=4k --direct=1 --readonly "
-		 "--ioengine=io_uring --iodepth=%d --size=1792M --offset=64M --number_ios=%d "
-		 "--norandommap --output-format=terse --terse-version=3 | cut -d';' -f8",
-		 path, DEPTH, READ_OPS);
-	out = popen(command, "r");
-	if (!out || fscanf(out, "%lf", &iops) != 1)
-		bench_die("fio", EIO);
-	pclose(out);
-	return iops;
+	snprintf(options, sizeof(options),
+		 "--filename=%s --rw=randread --bs=4k --direct=1 --readonly --ioengine=io_uring "
+		 "--iodepth=%d --size=1792M --offset=64M --number_ios=%d --norandommap",
+		 path, BENCH_DEPTH, READ_OPS);
+	return bench_fio(options, BENCH_FIO_READ_IOPS);
 }
 
 static double bench_read_row(int round)
 {
 	double ours[BENCH_ROUNDS], theirs[BENCH_ROUNDS];
-	struct stream s = {.blocks = 2 * GIB / BLOCK, .op = VARVE_WRITE};
+	struct bench_stream s = {.blocks = 2 * GIB / BENCH_BLOCK, .op = VARVE_WRITE};
 	char path[4096];
 
-	format_cache("read.img", "size=3G");
+	bench_format_cache(dir, "read.img", "size=3G");
 	snprintf(path, sizeof(path), "%s/read.img", dir);
 	s.vol = open_volume("read.img", "mem:read", VARVE_OPEN_HOLD_DESTAGE);
 	rng_seed(&s.rng, 1);
 	for (uint64_t at = 0; at < 2 * GIB; at += MIB)
-		check(varve_pwrite(s.vol, source, MIB, at, 0));
+		bench_check(varve_pwrite(s.vol, source, MIB, at, 0));
 	/* What is in the buffers afterwards lies outside of what is read. */
 	for (uint64_t at = 3 * GIB; at < 3 * GIB + 128 * MIB; at += MIB)
-		check(varve_pwrite(s.vol, source, MIB, at, 0));
-	check(varve_flush(s.vol));
+		bench_check(varve_pwrite(s.vol, source, MIB, at, 0));
+	bench_check(varve_flush(s.vol));
 	s.op = VARVE_READ;
 	for (int i = 0; i < BENCH_ROUNDS; i++) {
-		ours[i] = run_stream(&s, READ_OPS) / 1e3;
+		ours[i] = bench_stream(&s, READ_OPS) / 1e3;
 		theirs[i] = fio_read(path) / 1e3;
 	}
 	bench_row("lsvd", "4K random read of the log device, QD32", ours, "kIOPS",
@@ -308,7 +176,7 @@ static void bench_destage(void)
 	const uint64_t bytes = GIB;
 	const int fd = peer_file(bytes);
 
-	format_cache("seq.img", "size=2G");
+	bench_format_cache(dir, "seq.img", "size=2G");
 	for (int i = 0; i < BENCH_ROUNDS; i++) {
 		char path[4096];
 		const char *settings[5] = {"size=4G", NULL, path, "format_cache=yes", NULL};
@@ -320,15 +188,15 @@ static void bench_destage(void)
 		snprintf(name, sizeof(name), "bench-seq%d", i);
 		snprintf(store, sizeof(store), "store=dir:%s/%s", dir, name);
 		settings[1] = store;
-		check(varve_create(name, settings));
-		check(varve_open(name, 0, &vol));
+		bench_check(varve_create(name, settings));
+		bench_check(varve_open(name, 0, &vol));
 		start = bench_now_ns();
 		for (uint64_t at = 0; at < bytes; at += MIB)
-			check(varve_pwrite(vol, source, MIB, at, 0));
-		check(varve_message(vol, "drain", NULL));
+			bench_check(varve_pwrite(vol, source, MIB, at, 0));
+		bench_check(varve_message(vol, "drain", NULL));
 		ours[i] = (double)(bytes / MIB) * 1e9 / (double)(bench_now_ns() - start);
-		check(varve_close(vol));
-		check(varve_delete(name, true));
+		bench_check(varve_close(vol));
+		bench_check(varve_delete(name, true));
 		theirs[i] = plain(fd, true, bytes, PEER_DEPTH) / 2;
 	}
 	bench_row("lsvd", "1M sequential write until destaged", ours, "MiB/s",
@@ -346,12 +214,13 @@ static void leave_dirty(void)
 		struct varve_volume *vol;
 		struct rng rng;
 
-		check(varve_open("bench-open", VARVE_OPEN_HOLD_DESTAGE, &vol));
+		bench_check(varve_open("bench-open", VARVE_OPEN_HOLD_DESTAGE, &vol));
 		rng_seed(&rng, 7);
-		for (uint64_t i = 0; i < GIB / BLOCK; i++)
-			check(varve_pwrite(vol, source, BLOCK,
-					   rng_below(&rng, SPACE / BLOCK) * BLOCK, 0));
-		check(varve_flush(vol));
+		for (uint64_t i = 0; i < GIB / BENCH_BLOCK; i++)
+			bench_check(varve_pwrite(vol, source, BENCH_BLOCK,
+						 rng_below(&rng, SPACE / BENCH_BLOCK) * BENCH_BLOCK,
+						 0));
+		bench_check(varve_flush(vol));
 		raise(SIGKILL);
 	}
 	waitpid(pid, &status, 0);
@@ -371,22 +240,22 @@ static void bench_open(void)
 	unlink(path);
 	snprintf(cache, sizeof(cache), "cache=%s", path);
 	snprintf(store, sizeof(store), "store=dir:%s/bench-open", dir);
-	check(varve_create("bench-open", settings));
+	bench_check(varve_create("bench-open", settings));
 	leave_dirty();
 	fd = open(path, O_RDONLY | O_DIRECT);
 	for (int i = 0; i < BENCH_ROUNDS; i++) {
 		const uint64_t start = bench_now_ns();
 
-		check(varve_open("bench-open", VARVE_OPEN_HOLD_DESTAGE, &vol));
+		bench_check(varve_open("bench-open", VARVE_OPEN_HOLD_DESTAGE, &vol));
 		ours[i] = 1e9 / (double)(bench_now_ns() - start);
 		/* Without a mutation no right was taken: it is as dirty as before. */
-		check(varve_close(vol));
+		bench_check(varve_close(vol));
 		theirs[i] = plain(fd, false, GIB, PEER_DEPTH) / 1024;
 	}
 	close(fd);
 	bench_row("lsvd", "open after SIGKILL with 1 GiB in the log", ours, "1/s",
 		  "reading 1 GiB of the device", theirs, 0.8);
-	check(varve_delete("bench-open", true));
+	bench_check(varve_delete("bench-open", true));
 }
 
 int main(int argc, char **argv)
@@ -394,8 +263,10 @@ int main(int argc, char **argv)
 	static const struct {
 		const char *name;
 		void (*run)(void);
-	} rows[] = {{"sustained", bench_sustained}, {"read", bench_read},
-		    {"destage", bench_destage}, {"open", bench_open}};
+	} rows[] = {{"sustained", bench_sustained},
+		    {"read", bench_read},
+		    {"destage", bench_destage},
+		    {"open", bench_open}};
 	const char *gib = getenv("VARVE_BENCH_GIB");
 
 	dir = argc > 1 ? argv[1] : ".";
