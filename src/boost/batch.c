@@ -8,6 +8,7 @@
  *   FLUSHING   one flush covers them all
  *   SAMPLING   samples of what has changed are taken again
  *   (the end)  the home's state and wlog_destaged(), in one moment
+ *   RELOGGING  what the device refuses goes to the head of the log     refused.c
  *   FAILED     an error anywhere: after a while it begins anew, with the same segments and those
  *              that have become durable since
  *
@@ -42,8 +43,6 @@
 #include "boost/boost_impl.h"
 
 #define BLOCK 4096u
-
-static void batch_build(struct boost *b);
 
 /* ---- segments */
 
@@ -203,7 +202,7 @@ static void batch_load(struct boost *b)
 		segload_start(&ld->load);
 	}
 	if (!bt->in_flight)
-		batch_build(b);
+		wb_build(b);
 }
 
 static int batch_begin(struct boost *b, uint64_t cut)
@@ -330,7 +329,7 @@ static void build_map_run(struct work *work)
 	boost_exit(b);
 }
 
-static void batch_build(struct boost *b)
+void wb_build(struct boost *b)
 {
 	b->batch.phase = BATCH_BUILDING;
 	build_defer(b, build_map_run);
@@ -408,7 +407,9 @@ void wb_ended(struct boost *b)
 	batch_count(b);
 	b->home_number = bt->last_number;
 	b->home_lsn = bt->last_lsn;
-	b->home_error = 0;
+	/* A place that is refused still fails: it has only moved to the head of the log. */
+	if (b->home_lsn >= b->refused_lsn)
+		b->home_error = 0;
 	bt->tries = 0;
 	bt->phase = BATCH_NONE;
 	batch_unpin(b);

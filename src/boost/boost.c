@@ -354,6 +354,7 @@ void boost_stop(struct boost *b)
 {
 	b->stopping = true;
 	b->timers.stopped = true;
+	refused_stop(b);
 	drains_beyond(&b->drains, 0, -ECANCELED);
 }
 
@@ -376,7 +377,8 @@ bool boost_idle(const struct boost *b)
 
 static uint64_t dirty_sectors(const struct boost *b, const struct wlog_status *log)
 {
-	const uint64_t taken = b->dirty_before + log->user_bytes / DEV_SECTOR_BYTES;
+	const uint64_t taken =
+		b->dirty_before + (log->user_bytes + log->relogged_bytes) / DEV_SECTOR_BYTES;
 
 	if (b->home_lsn >= log->published_lsn)
 		return 0;

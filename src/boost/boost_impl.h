@@ -10,6 +10,7 @@
  *   batch.c     a batch on its way: its beginning, loading, its end
  *   build.c     from segments to sorted pieces that are verified
  *   write.c     writing, flushing
+ *   refused.c   places that the backing device refuses to write
  *   read.c      reads of the backing device
  *   boost.c     the life of a volume, ticks, drains, status
  *
@@ -130,10 +131,17 @@ enum batch_phase {
 	BATCH_WRITING,
 	BATCH_FLUSHING,
 	BATCH_SAMPLING,
+	BATCH_RELOGGING,
 	BATCH_FAILED, /* waits for its next try */
 };
 
 #define BATCH_LOADS 32
+#define BATCH_REFUSED 256
+
+/* What the device did not write, while it wrote other things. */
+struct refused {
+	uint64_t lba, sectors;
+};
 
 struct batch {
 	enum batch_phase phase;
@@ -177,6 +185,14 @@ struct batch {
 	struct work work;
 	struct timer timer;
 	struct dev_req flush_req;
+	/* Refused places (refused.c). */
+	bool careful; /* one by one, so as to find them */
+	struct refused refused[BATCH_REFUSED];
+	uint32_t nrefused, refused_at;
+	uint64_t refused_lba; /* goes on here */
+	int refused_error;
+	struct wlog_relog relog;
+	bool relog_active;
 };
 
 /* ---- gathering (gather.c) */
@@ -241,6 +257,7 @@ struct boost {
 
 	uint64_t busy; /* requests and works in flight */
 	int home_error;
+	uint64_t refused_lsn; /* what the device refused last lies in the log up to here */
 	uint64_t error_since_ns;
 	uint64_t dirty_before;	/* data sectors that the log held when it was opened */
 	uint64_t home_sectors;	/* of data, since */
@@ -282,6 +299,7 @@ int wb_init(struct boost *b);
 void wb_free(struct boost *b);
 void wb_kick(struct boost *b);		    /* begins one if one is due, soon */
 void wb_give_back(struct boost *b);	    /* memory, when nothing has happened for a while */
+void wb_build(struct boost *b);		    /* sorts, verifies and writes what is loaded */
 void wb_failed(struct boost *b, int error); /* nothing of the batch is in flight */
 void wb_ended(struct boost *b);		    /* all of it is durable on the backing device */
 
@@ -297,6 +315,14 @@ int build_map(struct boost *b);
 int build_superseded(struct boost *b);
 int build_verify(struct boost *b);
 int pieces_add(struct pieces *list, const struct piece *p);
+/* The number of the segment that a value of the batch's map is of. */
+uint64_t build_segment_of(const struct batch *bt, uint64_t value);
+
+/* refused.c */
+bool refused_careful(const struct boost *b);
+bool refused_add(struct batch *bt, const struct dev_req *req); /* false: no room */
+void refused_relog(struct boost *b);			       /* then wb_build() or wb_failed() */
+void refused_stop(struct boost *b);
 
 /* read.c */
 int bread_init(struct boost *b);

@@ -4,8 +4,8 @@
  *
  * The data of all segments together is one linear space (a segment's data begins at its base, with
  * a gap of one sector after each). The records, applied in order to a small extent map LBA ->
- * linear place, leave the newest version of each sector of the batch; walking that map gives the
- * pieces in LBA order.
+ * linear place (of zeros: the segment's index), leave the newest version of each sector of the
+ * batch; walking that map gives the pieces in LBA order.
  *
  *   build_map          not entered: the map; which samples of the device will change
  *   build_superseded   entered, in slices: leaves out what a later, durable segment has
@@ -29,7 +29,6 @@
 #include "base/crc32c.h"
 #include "boost/boost_impl.h"
 
-#define PLACE_ZERO (EXTMAP_CONST | 2)
 #define CRC_SECTORS 8u /* one checksum for so many sectors of a record, counted from its start */
 #define SUPERSEDED_SLICE 256
 
@@ -100,7 +99,7 @@ static int build_record(struct batch *bt, uint32_t index, const struct wlog_rec 
 	int r;
 
 	if (rec->type != WLOG_DATA)
-		return build_newest(bt, rec, PLACE_ZERO);
+		return build_newest(bt, rec, EXTMAP_CONST | index);
 	r = build_newest(bt, rec, base + rec->data_sector);
 	if (r)
 		return r;
@@ -206,7 +205,7 @@ static int found_add(struct batch *bt, const struct extent *e, uint64_t at, uint
 	struct piece p = {
 		.lba = at,
 		.sectors = (uint32_t)(to - at),
-		.kind = e->value == PLACE_ZERO ? PIECE_ZERO : PIECE_DATA,
+		.kind = e->value & EXTMAP_CONST ? PIECE_ZERO : PIECE_DATA,
 	};
 	int r = grow((void **)&bt->found.p, &bt->found.cap, bt->found.n + 1, sizeof(p));
 
@@ -243,7 +242,7 @@ int build_superseded(struct boost *b)
 			to = run_end < end ? run_end : end;
 			if (!gone)
 				r = found_add(bt, &e, at, to);
-			else if (e.value != PLACE_ZERO)
+			else if (!(e.value & EXTMAP_CONST))
 				bt->superseded_sectors += to - at;
 			if (r)
 				return r;
@@ -268,6 +267,14 @@ static const struct source *source_at(const struct batch *bt, uint64_t lin)
 			lo = mid;
 	}
 	return &bt->source[lo];
+}
+
+uint64_t build_segment_of(const struct batch *bt, uint64_t value)
+{
+	const uint64_t index =
+		value & EXTMAP_CONST ? value & ~EXTMAP_CONST : source_at(bt, value)->seg;
+
+	return bt->segs[index].view.number;
 }
 
 static const uint8_t *source_data(const struct batch *bt, const struct source *src, uint32_t off)

@@ -11,7 +11,8 @@
  * then all is written again.
  *
  * Invariants:
- *   1. an error stops what has not been submitted; what is in flight is waited for, so that nothing
+ *   1. an error stops what has not been submitted (unless it is asked which places the device
+ *      refuses, refused.c); what is in flight is waited for, so that nothing
  *      of one try lands after the flush of the next;
  *   2. LOST pieces are left out: their place keeps what it has, and becomes a bad range;
  *   3. requests are whole blocks of the device, as pieces and the limits are.
@@ -22,6 +23,9 @@
 /* One request; of a device that has to write the zeros, less. */
 #define ZERO_SECTORS ((uint64_t)(256u << 20) / DEV_SECTOR_BYTES)
 #define ZERO_SECTORS_DEAR ((uint64_t)(8u << 20) / DEV_SECTOR_BYTES)
+/* One request, while it is being found out which places the device refuses. */
+#define CAREFUL_BYTES 4096u
+#define CAREFUL_ZERO_SECTORS ((uint64_t)(1u << 20) / DEV_SECTOR_BYTES)
 
 static void batch_flush(struct boost *b);
 static void batch_sample(struct boost *b);
@@ -45,6 +49,8 @@ static void take_zero(struct boost *b, struct dev_req *req)
 
 	if (sectors > most)
 		sectors = most;
+	if (bt->careful && sectors > CAREFUL_ZERO_SECTORS)
+		sectors = CAREFUL_ZERO_SECTORS;
 	req->op = DEV_ZERO;
 	req->off_bytes = (p->lba + bt->at_off) * DEV_SECTOR_BYTES;
 	req->len_bytes = sectors * DEV_SECTOR_BYTES;
@@ -57,9 +63,20 @@ static void take_zero(struct boost *b, struct dev_req *req)
 	}
 }
 
-/* As many pieces as continue each other, up to what one request may have. */
-static void take_data(struct batch *bt, struct bwrite *w)
+static uint64_t write_most(const struct boost *b)
 {
+	const uint32_t block = b->backing->block_bytes;
+
+	if (!b->batch.careful)
+		return BWRITE_BYTES;
+	return block > CAREFUL_BYTES ? block : CAREFUL_BYTES;
+}
+
+/* As many pieces as continue each other, up to what one request may have. */
+static void take_data(struct boost *b, struct bwrite *w)
+{
+	struct batch *bt = &b->batch;
+	const uint64_t most = write_most(b);
 	struct dev_req *req = &w->req;
 	uint64_t lba = bt->ready.p[bt->at].lba + bt->at_off;
 
@@ -68,14 +85,14 @@ static void take_data(struct batch *bt, struct bwrite *w)
 	req->len_bytes = 0;
 	req->iov = w->iov;
 	req->iovcnt = 0;
-	while (bt->at < bt->ready.n && req->len_bytes < BWRITE_BYTES && req->iovcnt < BWRITE_IOV) {
+	while (bt->at < bt->ready.n && req->len_bytes < most && req->iovcnt < BWRITE_IOV) {
 		const struct piece *p = &bt->ready.p[bt->at];
 		size_t bytes = (size_t)(p->sectors - bt->at_off) * DEV_SECTOR_BYTES;
 
 		if (p->kind != PIECE_DATA || p->lba + bt->at_off != lba)
 			break;
-		if (bytes > BWRITE_BYTES - req->len_bytes)
-			bytes = BWRITE_BYTES - req->len_bytes;
+		if (bytes > most - req->len_bytes)
+			bytes = most - req->len_bytes;
 		w->iov[req->iovcnt].iov_base =
 			(void *)(uintptr_t)(p->u.data + (size_t)bt->at_off * DEV_SECTOR_BYTES);
 		w->iov[req->iovcnt++].iov_len = bytes;
@@ -120,7 +137,7 @@ static void batch_issue(struct boost *b)
 		if (next_is_zero(bt))
 			take_zero(b, &w->req);
 		else
-			take_data(bt, w);
+			take_data(b, w);
 		w->req.fua = false;
 		w->req.done = write_done;
 		dev_submit(b->backing, &w->req);
@@ -129,6 +146,10 @@ static void batch_issue(struct boost *b)
 		return;
 	if (bt->error)
 		wb_failed(b, bt->error);
+	else if (bt->nrefused && bt->writes_done)
+		refused_relog(b);
+	else if (bt->nrefused)
+		wb_failed(b, bt->refused_error); /* all of it: that is no matter of places */
 	else
 		batch_flush(b);
 }
@@ -143,7 +164,8 @@ static void write_done(struct dev_req *req)
 	list_add_tail(&w->link, &bt->writes_free);
 	bt->in_flight--;
 	if (req->result) {
-		bt->error = req->result;
+		if (!bt->careful || !refused_add(bt, req))
+			bt->error = req->result;
 	} else {
 		bt->written_bytes += req->op == DEV_WRITE ? req->len_bytes : 0;
 		bt->writes_done++;
@@ -165,6 +187,8 @@ void wb_write(struct boost *b)
 	bt->error = 0;
 	bt->in_flight = 0;
 	bt->written_bytes = bt->writes_done = 0;
+	bt->nrefused = 0;
+	bt->careful = refused_careful(b);
 	batch_issue(b);
 }
 

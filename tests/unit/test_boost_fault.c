@@ -237,3 +237,130 @@ TEST(only_what_the_dead_cache_held_is_lost_to_readers)
 	CHECK_OK(brig_read(rig, 128, 8, buf));
 	brig_free(rig);
 }
+
+/* ---- a place that is refused */
+
+static void refuse_place(struct brig *rig, uint32_t lba, uint32_t sectors)
+{
+	const struct sim_fault fault = {
+		.kind = SIM_DEV_ERROR,
+		.ops = 1u << DEV_WRITE | 1u << DEV_ZERO,
+		.nth = 1,
+		.off_bytes = lba * 512ull,
+		.len_bytes = sectors * 512ull,
+	};
+
+	CHECK_OK(sim_disk_fault(rig->backing_disk, &fault));
+}
+
+TEST(refused_place_does_not_hold_up_the_rest)
+{
+	struct brig *rig = brig_new(test_seed(), NULL);
+
+	CHECK_OK(brig_open(rig));
+	refuse_place(rig, 800, 1);
+	CHECK_OK(brig_write(rig, 0, 1600));
+	/* Several times what the log has room for. */
+	for (uint32_t i = 0; i < 500; i++) {
+		CHECK_OK(brig_write(rig, 2000 + i % 100 * 128, 128));
+		host_single_advance(&rig->hs, SECOND / 10);
+	}
+	CHECK(brig_status(rig).log.relogged_bytes > 0);
+	CHECK(brig_status(rig).log.relogged_bytes < 1 << 20);
+	CHECK_EQ(brig_status(rig).home_error, -EIO);
+	brig_verify(rig);
+	CHECK(brig_home_mark(rig, 0) != 0 && brig_home_mark(rig, 1599) != 0);
+	CHECK_OK(brig_flush(rig));
+	brig_crash(rig, SIM_KEEP_NONE);
+	CHECK_OK(brig_open(rig));
+	sim_disk_heal(rig->backing_disk);
+	CHECK_OK(brig_drain(rig));
+	CHECK_EQ(brig_status(rig).home_error, 0);
+	brig_verify(rig);
+	brig_release(rig);
+	brig_verify_home(rig);
+	brig_free(rig);
+}
+
+TEST(drain_of_what_is_refused_ends_with_its_error)
+{
+	struct brig *rig = brig_new(test_seed(), NULL);
+
+	CHECK_OK(brig_open(rig));
+	refuse_place(rig, 800, 8);
+	CHECK_OK(brig_write(rig, 800, 8));
+	CHECK_OK(brig_write(rig, 900, 8));
+	CHECK_EQ(brig_drain(rig), -EIO);
+	CHECK(rig->hs.now_ns >= 60 * SECOND && rig->hs.now_ns < 80 * SECOND);
+	CHECK_EQ(boost_release(rig->boost, &rig->err), -EBUSY);
+	CHECK(brig_home_mark(rig, 900) != 0);
+	/* Written over, and the device has found another place for it. */
+	sim_disk_heal(rig->backing_disk);
+	CHECK_OK(brig_write(rig, 800, 8));
+	err_clear(&rig->err);
+	brig_release(rig);
+	brig_verify_home(rig);
+	brig_free(rig);
+}
+
+TEST(zeros_may_be_refused_as_well)
+{
+	struct brig *rig = brig_new(test_seed(), NULL);
+
+	CHECK_OK(brig_open(rig));
+	CHECK_OK(brig_write(rig, 0, 3000));
+	CHECK_OK(brig_drain(rig));
+	refuse_place(rig, 800, 8);
+	CHECK_OK(brig_zero(rig, DEV_ZERO, 700, 200));
+	CHECK_OK(brig_write(rig, 750, 8));
+	CHECK_OK(brig_write(rig, 5000, 8));
+	CHECK_OK(brig_flush(rig));
+	host_single_advance(&rig->hs, 20 * SECOND);
+	CHECK(brig_status(rig).log.relogged_bytes > 0);
+	CHECK(brig_home_mark(rig, 5000) != 0);
+	brig_verify(rig);
+	sim_disk_heal(rig->backing_disk);
+	brig_release(rig);
+	brig_verify_home(rig);
+	brig_free(rig);
+}
+
+TEST(many_refused_places_are_found)
+{
+	struct brig *rig = brig_new(test_seed(), NULL);
+
+	CHECK_OK(brig_open(rig));
+	for (uint32_t i = 0; i < 10; i++)
+		refuse_place(rig, 1000 + i * 100, 2);
+	for (uint32_t i = 0; i < 40; i++)
+		CHECK_OK(brig_write(rig, 900 + i * 33, 33));
+	CHECK_OK(brig_flush(rig));
+	host_single_advance(&rig->hs, 10 * SECOND);
+	brig_verify(rig);
+	for (uint32_t lba = 900; lba < 900 + 40 * 33; lba += 50) {
+		if (lba % 100 > 10 && lba % 100 < 90)
+			CHECK(brig_home_mark(rig, lba) != 0);
+	}
+	sim_disk_heal(rig->backing_disk);
+	brig_release(rig);
+	brig_verify_home(rig);
+	brig_free(rig);
+}
+
+TEST(stop_while_places_are_refused)
+{
+	for (unsigned int k = 0; k < 40; k++) {
+		struct brig *rig = brig_new(test_seed() + k, NULL);
+
+		CHECK_OK(brig_open(rig));
+		refuse_place(rig, 800, 8);
+		CHECK_OK(brig_write(rig, 800, 8));
+		CHECK_OK(brig_write(rig, 900, 8));
+		CHECK_OK(brig_flush(rig));
+		host_single_advance(&rig->hs, k * SECOND / 8);
+		brig_close(rig);
+		CHECK_OK(brig_open(rig));
+		brig_verify(rig);
+		brig_free(rig);
+	}
+}
