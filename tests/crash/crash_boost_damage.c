@@ -1,8 +1,15 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Damage at rest under the in-place cache: rot in its log, a state of the home that lies, a log
- * that is shorter than what is home. The holes of the published cache that concern these; the list
- * is in crash_holes_boost.c.
+ * that is shorter than what is home. The holes of the published cache that concern these (see
+ * crash_holes_boost.c), and the step that check-mutants removes:
+ *
+ *	 3  hole_3_rot_in_old_segments             -
+ *	 3  hole_3_rot_in_a_header_that_is_needed  wlog.refuse_damage
+ *	 3  hole_3_rot_loses_only_itself           boost.bad_read, boost.verify_before_write
+ *	12  hole_12_state_is_validated             -
+ *	15  hole_15_home_ahead_of_a_torn_log       -
+ *	18  hole_18_rot_never_goes_home            boost.verify_before_write, boost.bad_read
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -56,6 +63,27 @@ TEST(hole_3_rot_in_old_segments)
 		CHECK_EQ(scene_judge(sc), 2);
 		scene_end(sc);
 	}
+}
+
+/*
+ * 3. Rot in the header of one that is needed: what the log holds behind it cannot be reached. Here
+ * that is said, with the place; the log is not cut there, and nothing is given up unless asked for.
+ */
+TEST(hole_3_rot_in_a_header_that_is_needed)
+{
+	struct scene *sc = begin("hole_3_rot_in_a_header_that_is_needed");
+
+	scene_open(sc);
+	for (uint32_t i = 0; i < 4; i++) {
+		scene_write(sc, 8 * i, 8);
+		scene_flush(sc);
+	}
+	scene_crash(sc, SIM_KEEP_NONE);
+	CHECK(sim_disk_rot(sc->u.disk, seg_off(2), 128, 1) >= 0);
+	CHECK_EQ(scene_try_open(sc, false), -EBADMSG);
+	CHECK(strstr(sc->err.text, "segment 2") != NULL);
+	CHECK_EQ(scene_try_open(sc, false), -EBADMSG);
+	scene_end(sc);
 }
 
 /*
