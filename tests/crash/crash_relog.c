@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/rng.h"
 #include "lib/tap.h"
 #include "lib/wlog_rig.h"
 #include "wlog/wlog_impl.h"
@@ -318,4 +319,132 @@ TEST(a_failed_log_ends_it)
 	CHECK_EQ(w.error, -EIO);
 	CHECK_EQ(start(rig, &w, number, 100, 8), -EIO);
 	wlog_rig_free(rig);
+}
+
+/* ---- at random: writes, flushes, refusals, crashes, against what each block may hold */
+
+#define BLOCKS 48u /* of 8 sectors */
+#define ROUNDS 60
+#define STEPS 60
+
+struct model {
+	struct wlog_rig *rig;
+	struct rng rng;
+	uint8_t next;
+	uint8_t durable[BLOCKS];
+	bool may[BLOCKS][256]; /* written since, and the durable one */
+};
+
+static void model_settle(struct model *m)
+{
+	for (uint32_t b = 0; b < BLOCKS; b++) {
+		memset(m->may[b], 0, sizeof(m->may[b]));
+		m->may[b][m->durable[b]] = true;
+	}
+}
+
+static void model_write(struct model *m, uint8_t *last)
+{
+	const uint32_t b = (uint32_t)rng_below(&m->rng, BLOCKS);
+	const uint32_t n = 1 + (uint32_t)rng_below(&m->rng, BLOCKS - b < 6 ? BLOCKS - b : 6);
+
+	m->next = m->next == 255 ? 1 : (uint8_t)(m->next + 1);
+	CHECK_OK(wlog_rig_write(m->rig, b * 8, n * 8, m->next));
+	for (uint32_t i = b; i < b + n; i++) {
+		last[i] = m->next;
+		m->may[i][m->next] = true;
+	}
+}
+
+/* The home refuses the oldest segment; while it is written once more a user writes there. */
+static void model_refuse(struct model *m, uint8_t *last)
+{
+	struct dev_req req = { .op = DEV_WRITE, .done = user_done };
+	const uint32_t b = (uint32_t)rng_below(&m->rng, BLOCKS);
+	uint8_t buf[8 * DEV_SECTOR_BYTES];
+	struct wlog_rig *rig = m->rig;
+	struct wlog_status st;
+	int racing = -1;
+	struct waiter w;
+
+	wlog_rig_status(rig, &st);
+	if (st.destaged_seg == st.durable_seg)
+		return;
+	m->next = m->next == 255 ? 1 : (uint8_t)(m->next + 1);
+	memset(buf, m->next, sizeof(buf));
+	req.off_bytes = b * sizeof(buf);
+	dev_req_buf(&req, buf, sizeof(buf));
+	host_enter(&rig->hs.host);
+	if (rng_chance(&m->rng, 1, 2))
+		racing = wlog_reserve(rig->log, &req); /* 0: it waits for room, and gets it */
+	host_leave(&rig->hs.host);
+	CHECK_OK(start(rig, &w, st.destaged_seg + 1, 0, BLOCKS * 8));
+	if (racing >= 0) {
+		last[b] = m->next;
+		m->may[b][m->next] = true;
+	}
+	if (racing == 1) {
+		if (rng_chance(&m->rng, 1, 2))
+			host_single_settle(&rig->hs);
+		wlog_fill(rig->log, &req);
+		host_enter(&rig->hs.host);
+		wlog_publish(rig->log, &req);
+		host_leave(&rig->hs.host);
+	}
+	host_single_advance(&rig->hs, 1000000000);
+	CHECK_EQ(w.calls, 1);
+	CHECK_OK(w.error);
+	give_up(rig, st.destaged_seg + 1);
+	host_single_advance(&rig->hs, 1000000000);
+	CHECK(racing < 0 || req.priv.ptr[0] == &req);
+}
+
+static void model_check(struct model *m)
+{
+	uint8_t buf[8 * DEV_SECTOR_BYTES];
+
+	for (uint32_t b = 0; b < BLOCKS; b++) {
+		CHECK_OK(wlog_rig_read(m->rig, b * 8, 8, buf));
+		for (size_t i = 1; i < sizeof(buf); i++)
+			CHECK_EQ(buf[i], buf[0]);
+		CHECK(m->may[b][buf[0]]);
+		m->durable[b] = buf[0];
+	}
+	model_settle(m);
+}
+
+TEST(at_random_nothing_is_lost_and_nothing_old_comes_back)
+{
+	static struct model m;
+	uint8_t last[BLOCKS] = { 0 };
+	struct wlog_status st;
+
+	/* The image stays zeros: the home never takes anything but by refusing it. */
+	m.rig = wlog_rig_new(1u << 20, test_seed());
+	rng_seed(&m.rng, test_seed());
+	model_settle(&m);
+	for (int round = 0; round < ROUNDS; round++) {
+		CHECK_OK(wlog_rig_start(m.rig));
+		model_check(&m);
+		memcpy(last, m.durable, sizeof(last));
+		for (int i = 0; i < STEPS; i++) {
+			wlog_rig_status(m.rig, &st);
+			if (rng_chance(&m.rng, 1, 4)) {
+				CHECK_OK(wlog_rig_flush(m.rig));
+				memcpy(m.durable, last, sizeof(last));
+				model_settle(&m);
+			} else if (st.used_bytes > st.ring_bytes / 2) {
+				/* Nobody else would make room for a write. */
+				model_refuse(&m, last);
+			} else if (rng_chance(&m.rng, 1, 2)) {
+				model_refuse(&m, last);
+			} else {
+				model_write(&m, last);
+			}
+			for (uint32_t b = 0; b < BLOCKS; b += 7)
+				wlog_rig_verify(m.rig, b * 8, 8, last[b]);
+		}
+		wlog_rig_crash(m.rig);
+	}
+	wlog_rig_free(m.rig);
 }
