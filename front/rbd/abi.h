@@ -58,7 +58,7 @@ enum {
 };
 
 #define RBD_FEATURE_OBJECT_MAP (1ULL << 3)
-#define RBD_FEATURE_FAST_DIFF  (1ULL << 4)
+#define RBD_FEATURE_FAST_DIFF (1ULL << 4)
 
 enum {
 	EVENT_TYPE_PIPE = 1,

@@ -48,9 +48,8 @@ int completion_begin(struct completion *c, struct image *image, enum completion_
 	do {
 		if ((s & STATE_MASK) != STATE_NEW)
 			return -EINVAL;
-	} while (!atomic_compare_exchange_weak_explicit(&c->state, &s, s | STATE_PENDING,
-							memory_order_relaxed,
-							memory_order_relaxed));
+	} while (!atomic_compare_exchange_weak_explicit(
+		&c->state, &s, s | STATE_PENDING, memory_order_relaxed, memory_order_relaxed));
 	atomic_fetch_add_explicit(&c->refs, 1, memory_order_relaxed);
 	c->image = image;
 	c->kind = kind;
@@ -86,10 +85,9 @@ void completion_wait(struct completion *c)
 	uint32_t s;
 
 	while (((s = state(c)) & STATE_MASK) != STATE_COMPLETE) {
-		if (!(s & STATE_WAITED) &&
-		    !atomic_compare_exchange_strong_explicit(&c->state, &s, s | STATE_WAITED,
-							     memory_order_relaxed,
-							     memory_order_relaxed))
+		if (!(s & STATE_WAITED) && !atomic_compare_exchange_strong_explicit(
+						   &c->state, &s, s | STATE_WAITED,
+						   memory_order_relaxed, memory_order_relaxed))
 			continue;
 		syscall(SYS_futex, &c->state, FUTEX_WAIT_PRIVATE, s | STATE_WAITED, NULL, NULL, 0);
 	}

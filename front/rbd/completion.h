@@ -37,12 +37,12 @@ struct completion {
 	ssize_t result;
 
 	struct image *image;
-	struct completion *next;      /* in the one queue where it is: deliver.h, order.h */
+	struct completion *next;       /* in the one queue where it is: deliver.h, order.h */
 	struct completion *next_event; /* in the queue of events of its image */
 	enum completion_kind kind;
-	unsigned int slot;	      /* order.h */
-	struct iovec one;	      /* iov of a request with one buffer */
-	struct iovec *many;	      /* iov of one with several; free it, or NULL */
+	unsigned int slot;  /* order.h */
+	struct iovec one;   /* iov of a request with one buffer */
+	struct iovec *many; /* iov of one with several; free it, or NULL */
 	struct varve_io io;
 };
 

@@ -45,8 +45,7 @@ static uint32_t *futex_word(struct deliver *d)
 	uint32_t *words = (uint32_t *)(uintptr_t)&d->head;
 
 	/* The half of the pointer in which ASLEEP differs from every aligned address and NULL. */
-	return __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ ? words
-							 : words + sizeof(void *) / 4 - 1;
+	return __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ ? words : words + sizeof(void *) / 4 - 1;
 }
 
 void deliver_push(struct deliver *d, struct completion *c)
@@ -198,9 +197,8 @@ static void take_batch(struct deliver *d)
 			d->batch = reversed(all);
 			return;
 		}
-		if (atomic_compare_exchange_strong_explicit(&d->head, &none, ASLEEP,
-							    memory_order_relaxed,
-							    memory_order_relaxed))
+		if (atomic_compare_exchange_strong_explicit(
+			    &d->head, &none, ASLEEP, memory_order_relaxed, memory_order_relaxed))
 			syscall(SYS_futex, futex_word(d), FUTEX_WAIT_PRIVATE,
 				(uint32_t)(uintptr_t)ASLEEP, NULL, NULL, 0);
 	}
@@ -208,6 +206,8 @@ static void take_batch(struct deliver *d)
 
 static void end_one(struct deliver *d, struct completion *c)
 {
+	if (c->kind == KIND_MUTATION && c->result >= 0)
+		image_wrote(image_of_deliver(d));
 	completion_end(c);
 	d->ended++;
 	if (atomic_load_explicit(&d->fd, memory_order_relaxed) < 0) {

@@ -55,7 +55,8 @@ void image_leave(struct image *image, uint64_t count);
 
 struct image *image_of_deliver(struct deliver *d);
 
-/* After a mutation that succeeded: now this process has the writer's right. Entered. */
+/* After a mutation that succeeded: now this process has the writer's right. Entered; may take a
+ * while, so not where a request is done. */
 void image_wrote(struct image *image);
 
 /* Entered: submits flushes that were held back, a list by next. */

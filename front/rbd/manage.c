@@ -3,8 +3,9 @@
  * Creating, removing, listing and resizing.
  *
  * A volume needs more than a name and a size: where its cache lies, and its store. The pool says
- * it: it names the template of which varve.conf(5) tells. So an administrator writes a template once
- * and gives its name to everybody who makes images. Pools hold nothing, so each lists all volumes.
+ * it: it names the template of which varve.conf(5) tells. So an administrator writes a template
+ * once and gives its name to everybody who makes images. Pools hold nothing, so each lists all
+ * volumes.
  *
  * A spec names media and no definition, so it can be opened, but not created or removed.
  */
@@ -20,9 +21,9 @@
 
 /* What librbd takes as log2 of an object's size. */
 #define ORDER_SMALLEST 12
-#define ORDER_LARGEST  25
+#define ORDER_LARGEST 25
 /* What an image says of itself when the volume has no wish (image.c). */
-#define ORDER_USUAL    16
+#define ORDER_USUAL 16
 
 /* ---- create, remove -------------------------------------------------------------------------- */
 
@@ -38,7 +39,8 @@ static int get_name(struct ioctx *io, const char *image, const char *what, char 
 	if (rc)
 		return rc;
 	if (name_is_spec(name)) {
-		report("%s is CACHE,STORE, which cannot be %sd: use \"varve %s\"", name, what, what);
+		report("%s is CACHE,STORE, which cannot be %sd: use \"varve %s\"", name, what,
+		       what);
 		free(name);
 		return -EOPNOTSUPP;
 	}
@@ -259,7 +261,7 @@ int rbd_resize(rbd_image_t image, uint64_t size)
 	return rbd_resize2(image, size, true, NULL, NULL);
 }
 
-/* ---- objects that cannot be made -------------------------------------------------------------- */
+/* ---- objects that cannot be made ------------------------------------------------------------- */
 
 /* They return nothing; what is done with the handle then answers -EOPNOTSUPP. */
 void rbd_image_options_create(rbd_image_options_t *ret)

@@ -6,18 +6,18 @@
  * that takes "rbd:POOL/NAMESPACE/IMAGE" apart at its slashes does that to the paths of a spec, too:
  * qemu makes of
  *
- *	rbd://mnt/ssd/cache,/mnt/store/vm	pool "", namespace "", image "mnt/ssd/cache,/mnt/..."
- *	rbd:/mnt/cache,/mnt/store/vm		pool "", namespace "mnt", image "cache,/mnt/store/vm"
- *	rbd:dir/cache,dir/vm			pool "dir", namespace "cache,dir", image "vm"
+ *	rbd://mnt/cache,/mnt/vm     pool "", namespace "", image "mnt/cache,/mnt/vm"
+ *	rbd:/mnt/cache,/mnt/vm      pool "", namespace "mnt", image "cache,/mnt/vm"
+ *	rbd:dir/cache,dir/vm        pool "dir", namespace "cache,dir", image "vm"
  *
  * so a comma in any of the three says that they are put together again, with a slash between. An
  * image is a spec by itself when its cache part is absolute, has a scheme ("mem:64M"), is empty or
  * "none": that is what a program gives that asks for pool and image apart.
  *
  * Options are those of the cluster handle that are called varve_KEY, and before them those of the
- * environment variable VARVE_RBD_SET, KEY=VALUE with blanks between, for programs whose users cannot
- * reach the handle. read_only, discard_cache, hold_destage and control, yes or no, are about the
- * opening; every other KEY is a setting of varve.conf(5).
+ * environment variable VARVE_RBD_SET, KEY=VALUE with blanks between, for programs whose users
+ * cannot reach the handle. read_only, discard_cache, hold_destage and control, yes or no, are about
+ * the opening; every other KEY is a setting of varve.conf(5).
  */
 #include "name.h"
 
@@ -42,8 +42,8 @@ struct ioctx *ioctx_from(void *handle)
 		return NULL;
 	if (io->magic == IOCTX_MAGIC && io->nspace)
 		return io;
-	report("this is not a pool handle of Varve's: was Ceph's librados.so.2 loaded beside Varve's "
-	       "librbd.so.1? See librbd-varve(7)");
+	report("this is not a pool handle of Varve's: was Ceph's librados.so.2 loaded beside "
+	       "Varve's librbd.so.1? See librbd-varve(7)");
 	return NULL;
 }
 
@@ -118,8 +118,8 @@ bool name_begins_spec(const struct ioctx *io, const char *nspace)
 
 static int parse_bool(const char *key, const char *value)
 {
-	static const char *const words[][2] = {{"no", "yes"}, {"0", "1"}, {"false", "true"},
-					       {"off", "on"}};
+	static const char *const words[][2] = {
+		{"no", "yes"}, {"0", "1"}, {"false", "true"}, {"off", "on"}};
 	size_t i;
 
 	for (i = 0; i < sizeof(words) / sizeof(words[0]); i++) {

@@ -40,7 +40,7 @@ static int query_u64(rbd_image_t handle, uint64_t *ret, uint64_t value)
 	return 0;
 }
 
-/* ---- size and geometry ------------------------------------------------------------------------ */
+/* ---- size and geometry ----------------------------------------------------------------------- */
 
 void rbd_version(int *major, int *minor, int *extra)
 {
@@ -176,7 +176,7 @@ int rbd_get_block_name_prefix(rbd_image_t handle, char *prefix, size_t len)
 	return query_text(handle, prefix, len, text);
 }
 
-/* ---- what there is none of --------------------------------------------------------------------- */
+/* ---- what there is none of ------------------------------------------------------------------- */
 
 int rbd_get_parent_info(rbd_image_t image, char *pool, size_t pool_len, char *name, size_t name_len,
 			char *snap, size_t snap_len)
@@ -243,7 +243,7 @@ int rbd_metadata_list(rbd_image_t image, const char *start, uint64_t max, char *
 	return 0;
 }
 
-/* ---- differences ------------------------------------------------------------------------------ */
+/* ---- differences ----------------------------------------------------------------------------- */
 
 /* What a caller gets to see, and what it said so far. */
 struct diff {

@@ -6,8 +6,9 @@
  *
  * Configuration: an option varve_KEY becomes the setting KEY of the volumes that are opened or
  * created (image.c). All other options say how a Ceph cluster is reached and used, such as mon_host
- * or rbd_cache; programs set them unasked, so they are accepted, can be read back, and mean nothing.
- * For the same reason a configuration file is not read: it only has to be there if it was named.
+ * or rbd_cache; programs set them unasked, so they are accepted, can be read back, and mean
+ * nothing. For the same reason a configuration file is not read: it only has to be there if it was
+ * named.
  *
  * Invariants:
  *   1. A cluster lives until it was shut down and its last ioctx was destroyed, in any order.
@@ -138,9 +139,8 @@ int rados_conf_set(rados_t cluster, const char *option, const char *value)
 		return 0;
 	}
 	name = strdup(option);
-	grown = c->n_options < CONFIG_MAX
-			? realloc(c->options, (c->n_options + 1) * sizeof(*grown))
-			: NULL;
+	grown = c->n_options < CONFIG_MAX ? realloc(c->options, (c->n_options + 1) * sizeof(*grown))
+					  : NULL;
 	if (grown)
 		c->options = grown;
 	if (!name || !grown) {

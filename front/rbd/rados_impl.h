@@ -17,7 +17,7 @@
 #include <stdint.h>
 
 #define CLUSTER_MAGIC 0x76727663u
-#define IOCTX_MAGIC   0x76727669u
+#define IOCTX_MAGIC 0x76727669u
 
 /* A configuration has some dozen options; this many are a program gone mad. */
 #define CONFIG_MAX 1024

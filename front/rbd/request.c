@@ -2,13 +2,13 @@
 /*
  * Asynchronous requests.
  *
- * A request lives in its completion: rbd_aio_*() fills completion->io and submits it, and request_done()
- * hands the completion to the image's delivery. What cannot even be submitted, because it lies
- * beyond the end, ends in the same way, with the error as its result; the functions themselves fail
- * only for handles that are none.
+ * A request lives in its completion: rbd_aio_*() fills completion->io and submits it, and
+ * request_done() hands the completion to the image's delivery. What cannot even be submitted,
+ * because it lies beyond the end, ends in the same way, with the error as its result; the functions
+ * themselves fail only for handles that are none.
  *
- * What is durable when: a completed write is not yet. A completed flush has made durable every write
- * that was submitted before it (order.h, and VARVE_FLUSH for those that are acknowledged).
+ * What is durable when: a completed write is not yet. A completed flush has made durable every
+ * write that was submitted before it (order.h, and VARVE_FLUSH for those that are acknowledged).
  *
  * Reads that reach beyond the end are cut there, as librbd does; writes are refused: to cut one and
  * report success would lose data. qemu resizes before it writes there.
@@ -34,11 +34,8 @@ static void request_done(struct varve_io *io)
 
 	if (io->result < 0)
 		c->result = io->result;
-	if (c->kind == KIND_MUTATION) {
-		if (!io->result)
-			image_wrote(image);
+	if (c->kind == KIND_MUTATION)
 		image_submit_all(image, order_end(&image->flushes, c->slot));
-	}
 	deliver_push(&image->deliver, c);
 }
 
@@ -240,8 +237,8 @@ int rbd_aio_discard(rbd_image_t image, uint64_t offset, uint64_t length, rbd_com
 }
 
 /*
- * With or without THICK_PROVISION it is the same: space that is taken now would be given back by the
- * next cleaning, so nothing is reserved by writing zeros.
+ * With or without THICK_PROVISION it is the same: space that is taken now would be given back by
+ * the next cleaning, so nothing is reserved by writing zeros.
  */
 int rbd_aio_write_zeroes(rbd_image_t image, uint64_t offset, size_t length, rbd_completion_t c,
 			 int zero_flags, int op_flags)
