@@ -20,9 +20,11 @@ guest_need
 TYPES=${TYPES:-lsvd boost}
 SIZE=96M
 FS_MB=64
-# Beyond the file system: blocks that the guest writes by themselves, 4 KiB each.
+# Beyond the file system: blocks that the guest writes by themselves, 4 KiB each; some of them at
+# the very end, so that what was written afterwards cannot have carried them along.
 RAW_FIRST=$((FS_MB * 256))
 RAW_COUNT=40
+RAW_AT_LAST=2
 QSD=
 
 create() {
@@ -68,11 +70,11 @@ counter() {
 	"$V" status "$1" --json | jq "$2"
 }
 
-# The same bytes on both sides: a block that says which it is, and in which run.
+# raw_blocks FROM TO. The same bytes on both sides: a block that says which it is, and in which run.
 raw_blocks() {
-	echo "i=0; while [ \$i -lt $RAW_COUNT ]; do yes \"seed $SEED block \$i\" | head -c 4096 >/tmp/b;"
+	echo "i=$1; while [ \$i -lt $2 ]; do yes \"seed $SEED block \$i\" | head -c 4096 >/tmp/b;"
 	echo "dd if=/tmp/b of=/dev/vda bs=4096 seek=\$(($RAW_FIRST + i)) conv=fsync 2>/dev/null || break;"
-	echo "i=\$((i + 1)); done; [ \$i -eq $RAW_COUNT ]"
+	echo "i=\$((i + 1)); done; [ \$i -eq $2 ]"
 }
 
 raw_same() {
@@ -94,8 +96,8 @@ fs_work() {
 
 # Nobody syncs these.
 go_on_writing() {
-	echo "while :; do dd if=/dev/urandom of=/mnt/unsynced bs=4k count=500 oflag=direct;"
-	echo "head -c 300000 /dev/urandom >/mnt/more; rm -f /mnt/unsynced; done 2>/dev/null"
+	echo "(while :; do dd if=/dev/urandom of=/mnt/unsynced bs=4k count=500 oflag=direct;"
+	echo "head -c 300000 /dev/urandom >/mnt/more; rm -f /mnt/unsynced; done) >/dev/null 2>&1 &"
 }
 
 wrote_more_than() {
@@ -130,7 +132,7 @@ kill_all() {
 }
 
 first_life() {
-	local type=$1 before after
+	local type=$1 before after early=$((RAW_COUNT - RAW_AT_LAST))
 	mkfs.ext4 -q -b 4096 "$T/fs.img" ${FS_MB}M >/dev/null
 	case_ok "$type: a file system comes in by qemu-img" \
 		"${RBD[@]}" qemu-img convert -n -f raw -O raw "$T/fs.img" "rbd:rbd/$type"
@@ -140,9 +142,9 @@ first_life() {
 	is "$type: the guest sees a write cache" "$OUT" "write back"
 
 	before=$(counter "$type" .log.barriers)
-	here "$type: writes with fsync" guest 60 "$(one_line raw_blocks)"
+	here "$type: writes with fsync" guest 60 "$(one_line raw_blocks 0 $early)"
 	after=$(counter "$type" .log.barriers)
-	if [ "$((after - before))" -ge $RAW_COUNT ]; then
+	if [ "$((after - before))" -ge $early ]; then
 		pass "$type: each fsync of the guest reaches the volume"
 	else
 		fail "$type: each fsync of the guest reaches the volume" "barriers: $before, $after"
@@ -151,9 +153,10 @@ first_life() {
 	here "$type: files come and go" guest 60 "$(one_line fs_work)"
 	printf '%s\n' "$OUT" >"$T/sums"
 	like "$type: some of them stay" "$(wc -l <"$T/sums")" '^[3-9][0-9]$'
-	guest_send "$(one_line go_on_writing)"
+	here "$type: others go on without syncing" guest 10 "$(one_line go_on_writing)"
 	here "$type: and more is written" wait_for 60 wrote_more_than "$type" \
 		$(($(counter "$type" .log.user_bytes) + (4 << 20)))
+	here "$type: the last that is fsynced" guest 60 "$(one_line raw_blocks $early $RAW_COUNT)"
 	kill_all
 }
 

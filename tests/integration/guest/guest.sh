@@ -6,7 +6,6 @@
 #	guest_need            skips the test where something is missing
 #	guest_start ARG...    boots; ARG is given to qemu, devices for the most part
 #	guest SECONDS LINE    has the guest run a line of shell; output in $OUT, code returned
-#	guest_send LINE       the same without waiting for an end that may never come
 #	guest_kill            ends it at once, as a host that loses its power
 #
 # The kernel is taken from VARVE_GUEST_ROOT, which has boot/ and lib/modules/ as in a package; or
@@ -116,12 +115,8 @@ guest_answer() {
 	return 124
 }
 
-guest_send() {
-	printf '%s\n' "$1" >&8
-}
-
 guest() {
-	guest_send "$2"
+	printf '%s\n' "$2" >&8
 	guest_answer "$1"
 }
 
