@@ -38,6 +38,9 @@ void fault_end(struct fault_run *r)
 {
 	if (r->s)
 		session_abandon(r->s);
+	if (sim_disk_scribbles(r->u.disk) ||
+	    (r->u.backing && sim_disk_scribbles(r->u.backing)))
+		crash_fail("memory of a write was changed before its completion");
 	universe_free(&r->u);
 	free(r->oracle);
 }
