@@ -25,6 +25,7 @@ struct deliver {
 	uint64_t ended; /* of this batch, not yet counted with image_leave() */
 	struct completion *events, **events_end; /* not yet published to pollers */
 	unsigned int n_events;
+	unsigned int linger_skip, linger_miss; /* do not linger so many times; in vain so often */
 	bool stop;
 	pthread_t thread;
 
