@@ -59,10 +59,10 @@ static inline uint64_t emu_place(const struct emu_geometry *geo, unsigned side, 
 
 static inline uint64_t emu_format_id(const struct emu_geometry *geo)
 {
-	uint64_t id;
+	le64 half[2];
 
-	memcpy(&id, geo->uuid.b, sizeof(id));
-	return endian_swap64(id);
+	memcpy(half, geo->uuid.b, sizeof(half));
+	return le64_get(half[0]) ^ le64_get(half[1]);
 }
 
 /* Puts the stamps around the payload, which is in its place in copy. */

@@ -32,7 +32,7 @@ static_assert(sizeof(struct emu_super) == 64, "emu_super");
 struct emu_stamp {
 	le32 crc;         /* CRC32C of the stamp behind this field */
 	le32 payload_crc; /* of what lies between the two stamps */
-	le64 format;      /* the first 8 bytes of the uuid */
+	le64 format;      /* the two halves of the uuid, exclusive or */
 	le64 unit;
 	le64 batch; /* everything of the batches before was durable when this was written */
 };

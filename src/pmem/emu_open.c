@@ -10,7 +10,7 @@
  * highest batch that any stamp tells: all batches before B were durable when B was written. The
  * newest whole copy of a unit is its content, and if its other copy
  *
- *   tells no batch, or an older one   nothing is lost: it was about to be overwritten, or never used
+ *   tells no batch, or an older one   nothing is lost: it was about to be overwritten, or unused
  *   tells batch B                     the write of it was cut off: it had not been acknowledged
  *   tells a newer one before B        it had been durable: damage, refused
  *
@@ -194,7 +194,8 @@ static int decode_super(const struct emu_super *super, struct emu_geometry *geo,
 }
 
 /* ret_bad: the bits of those that are damaged, if one is good. */
-static int read_super(struct dev *dev, struct emu_geometry *geo, unsigned *ret_bad, struct err *err)
+static int read_super(struct dev *dev, struct emu_geometry *geo, unsigned *ret_bad,
+		      struct err *err)
 {
 	uint8_t *buf = malloc(geo->unit_bytes);
 	int r[EMU_SUPERS] = {-ENOMEM, -ENOMEM};
@@ -280,8 +281,8 @@ static int scan_unit(struct emu_scan *scan, uint64_t unit, const uint8_t *copy[2
 			scan->last_batch = batch[i];
 	}
 	if ((!whole[0] && !whole[1]) || (whole[0] && whole[1] && batch[0] == batch[1]))
-		return err_corrupt(scan->err, "emulated memory: unit %" PRIu64 " is damaged in both "
-				   "its places, at %" PRIu64 " and %" PRIu64, unit,
+		return err_corrupt(scan->err, "emulated memory: unit %" PRIu64 " is damaged in "
+				   "both its places, at %" PRIu64 " and %" PRIu64, unit,
 				   emu_place(geo, 0, unit), emu_place(geo, 1, unit));
 	newest = whole[0] && (!whole[1] || batch[0] > batch[1]) ? 0 : 1;
 	memcpy(emu->pm.base + unit * payload, copy[newest] + sizeof(struct emu_stamp), payload);
@@ -329,9 +330,9 @@ static int mend(struct emu_scan *scan)
 		const struct emu_lost *lost = &scan->lost[i];
 
 		if (lost->batch < scan->last_batch)
-			return err_corrupt(scan->err, "emulated memory: unit %" PRIu64 " was durable "
-					   "as of batch %" PRIu64 " at %" PRIu64 " and is damaged "
-					   "there", lost->unit, lost->batch,
+			return err_corrupt(scan->err, "emulated memory: unit %" PRIu64 " was "
+					   "durable as of batch %" PRIu64 " at %" PRIu64 " and is "
+					   "damaged there", lost->unit, lost->batch,
 					   emu_place(&emu->geo, lost->side, lost->unit));
 		bitmap_set(emu->writing, lost->unit);
 	}
@@ -391,7 +392,8 @@ static int allocate(struct emu *emu)
 	if (r)
 		return r;
 	emu->bounce = bounce;
-	base = mmap(NULL, emu->map_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	base = mmap(NULL, emu->map_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+		    0);
 	if (base == MAP_FAILED)
 		return -errno;
 	emu->pm.base = base;

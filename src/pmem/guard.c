@@ -15,8 +15,8 @@
  * has touched yet (BUS_MCEERR_AO) is dropped when it is about our memory: the touch will tell.
  * Everything else goes to the handler that was there before, with the mask that it asked for.
  *
- * Cost. Entering a guard is one sigsetjmp() without the signal mask: the handler runs with
- * SA_NODEFER and an empty mask, so the mask at the jump is the mask at the fault.
+ * Cost. Entering a guard is one sigsetjmp() without the signal mask, so without a system call: the
+ * handler puts back the mask of the moment of the fault, which it is told, before it jumps.
  *
  * Invariants.
  *  1. guard_top is NULL or the frame of a pm_guarded() of this thread that has not returned.
@@ -35,6 +35,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <ucontext.h>
 
 #include "pmem/pmem.h"
 
@@ -123,6 +124,8 @@ static void guard_handler(int sig, siginfo_t *info, void *context)
 	if (ours && guard_top) {
 		guard_top->fault = info->si_addr;
 		errno = saved_errno;
+		/* As a return would: a handler above ours may have had signals blocked. */
+		sigprocmask(SIG_SETMASK, &((const ucontext_t *)context)->uc_sigmask, NULL);
 		siglongjmp(guard_top->env, 1);
 	}
 	pass_on(sig, info, context);

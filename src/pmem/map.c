@@ -5,9 +5,9 @@
  * Purpose. Stores into a mapping become durable in one of two ways, and only the kernel knows
  * which: if it grants MAP_SYNC, the mapping is the medium itself, and writing back cache lines is
  * enough (libpmem has the instructions of each processor, and knows when the caches themselves are
- * persistent). If it refuses, the mapping is the page cache, however fast the disk may be, and msync
- * alone makes it durable. The path says nothing: a file of a DAX file system may be one that is not
- * DAX, and virtio-pmem is persistent memory that needs its host to be asked.
+ * persistent). If it refuses, the mapping is the page cache, however fast the disk may be, and
+ * msync alone makes it durable. The path says nothing: a file of a DAX file system may be one that
+ * is not DAX, and virtio-pmem is persistent memory that needs its host to be asked.
  *
  * Data structure, for msync. One range that spans every flush since the last fence; a fence is one
  * msync of it. Between two dirty pages lie clean ones, which msync skips, or such as somebody is
@@ -199,9 +199,9 @@ static void *aligned_hint(size_t len, size_t align)
 }
 
 /* Maps it all. ret_proven: the kernel says that the mapping is the medium itself. */
-static int map_all(struct mapping *m, bool read_only, bool *ret_proven)
+static int map_all(struct mapping *m, const struct pm_options *opt, bool *ret_proven)
 {
-	int prot = PROT_READ | (read_only ? 0 : PROT_WRITE);
+	int prot = PROT_READ | (opt->read_only ? 0 : PROT_WRITE);
 	void *hint = aligned_hint(m->map_bytes, m->file.align_bytes);
 	void *at = mmap(hint, m->map_bytes, prot, MAP_SHARED_VALIDATE | MAP_SYNC, m->file.fd, 0);
 
@@ -213,6 +213,10 @@ static int map_all(struct mapping *m, bool read_only, bool *ret_proven)
 		return -errno;
 	/* A hint, which most file systems have no use for. */
 	(void)madvise(at, m->map_bytes, MADV_HUGEPAGE);
+	/* Where it cannot be done now it is done when the page is touched. */
+	if (opt->prefault)
+		(void)madvise(at, m->map_bytes,
+			      opt->read_only ? MADV_POPULATE_READ : MADV_POPULATE_WRITE);
 	m->pm.base = at;
 	return 0;
 }
@@ -264,7 +268,7 @@ static int map_open(const char *path, const struct pm_options *opt, struct mappi
 	if (r)
 		return err_sys(err, r, "%s", path);
 	m->gather_ready = true;
-	r = map_all(m, opt->read_only, &proven);
+	r = map_all(m, opt, &proven);
 	if (r)
 		return err_sys(err, r, "%s: cannot be mapped", path);
 	r = guard_add(m->pm.base, m->map_bytes, &m->region);

@@ -13,9 +13,9 @@
  * Allocation. A hole of a file is given its blocks at the first store, and if the file system is
  * full by then, that store is a SIGBUS. So holes are filled when a file is opened for writing.
  *
- * Durability. A new file is durable, as to its length, its blocks and its name, before it is mapped:
- * a fence covers the contents of a mapping alone, and a MAP_SYNC mapping never calls the file
- * system at all. Order: allocate, fsync of the file, fsync of its directory.
+ * Durability. A new file is durable, as to its length, its blocks and its name, before it is
+ * mapped: a fence covers the contents of a mapping alone, and a MAP_SYNC mapping never calls the
+ * file system at all. Order: allocate, fsync of the file, fsync of its directory.
  *
  * Invariants.
  *  1. Whoever has a struct map_file holds its locks.
@@ -264,7 +264,8 @@ int map_file_open(const char *path, const struct pm_options *opt, struct map_fil
 	int r;
 
 	if (opt->create && (opt->read_only || !opt->create_bytes))
-		return err_set(err, -EINVAL, "%s: a new file needs a size, and to be written", path);
+		return err_set(err, -EINVAL, "%s: a new file needs a size, and to be written",
+			       path);
 	if (opt->create)
 		flags |= O_CREAT | O_EXCL;
 	file.fd = open(path, flags, opt->mode ? opt->mode : 0600);

@@ -37,7 +37,7 @@
  * Faults. A load or store of a page that the medium cannot give (poison, an I/O error, a file that
  * was cut short) raises SIGBUS. Inside pm_guarded() it becomes -EIO, elsewhere it goes to the
  * handler before ours, as a rule to the process's death. So every operation that an outside caller
- * starts enters a guard once (8 ns or so), and so does every scan at opening; single loads need
+ * starts enters a guard once (5 ns or so), and so does every scan at opening; single loads need
  * none of their own. pm_read() is guarded by itself. What the function in the guard held when it
  * faulted it does not give back: take locks and lanes outside, do not allocate inside, and write
  * what must be undone to memory that outlives it. Its unfenced stores are as after a crash.
@@ -124,6 +124,7 @@ struct pm_options {
 	 * opened for writing, so that a full file system is -ENOSPC now and no fault later.
 	 */
 	bool sparse;
+	bool prefault; /* map every page now, not when it is first touched */
 	enum pm_force force;
 };
 

@@ -207,6 +207,19 @@ TEST(a_full_file_system_is_an_error_at_once)
 	CHECK_OK(umount(dir));
 }
 
+TEST(pages_are_mapped_beforehand_if_asked)
+{
+	struct pmem *pm;
+
+	pm_close(create("pool", MIB, PM_FORCE_PROOF));
+	pm = must_open(&(struct pm_options){.prefault = true});
+	use(pm);
+	pm = must_open(&(struct pm_options){.prefault = true, .read_only = true});
+	CHECK_EQ(pm->base[10], 's');
+	pm_close(pm);
+	check_used();
+}
+
 TEST(a_memory_is_held_once)
 {
 	struct pmem *pm = create("pool", MIB, PM_FORCE_PROOF), *second;
