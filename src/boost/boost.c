@@ -237,10 +237,11 @@ void boost_drain(struct boost *b, struct drain *drain)
 		return;
 	}
 	drains_add(&b->drains, drain);
-	if (drain->lsn > wlog_durable_lsn(b->log))
+	if (drain->lsn > b->home_lsn) {
+		/* Also if that is durable: it may be a part of a write, which is taken whole. */
 		wlog_seal(b->log);
-	if (drain->lsn > b->home_lsn)
 		wb_kick(b);
+	}
 	drains_reached(&b->drains, b->home_lsn);
 	gather_run(b);
 	drains_log_failed(b);

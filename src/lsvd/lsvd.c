@@ -352,8 +352,8 @@ void lsvd_drain(struct lsvd *l, struct drain *d)
 	if (d->lsn > stable_lsn(l)) {
 		l->drain_lsn = d->lsn;
 		l->push_lsn = d->lsn;
-		if (wlog_durable_lsn(l->log) < d->lsn)
-			wlog_seal(l->log);
+		/* Also if that is durable: it may be a part of a write, which is taken whole. */
+		wlog_seal(l->log);
 		destage_kick(l);
 	}
 	drains_check(l);

@@ -428,3 +428,26 @@ TEST(drain_ends_under_load)
 	scene_wait(sc);
 	scene_end(sc);
 }
+
+/*
+ * A drain while a long write is under way, of which a part is published and durable already: the
+ * rest is made durable as well, since nothing goes home but whole writes.
+ */
+TEST(drain_of_half_a_write)
+{
+	for (uint64_t seed = 0; seed < 200; seed++) {
+		struct scene *sc = begin("drain_of_half_a_write");
+
+		scene_open(sc);
+		rng_seed(&sc->s->sh.rng, seed);
+		scene_submit(sc, CRASH_WRITE, 0, 24, false);
+		for (int i = 0; i < 3; i++) {
+			scene_run(sc, (unsigned int)rng_below(&sc->s->sh.rng, 6));
+			scene_submit(sc, CRASH_FLUSH, 0, 0, false);
+		}
+		scene_run(sc, (unsigned int)rng_below(&sc->s->sh.rng, 6));
+		scene_submit(sc, CRASH_DRAIN, 0, 0, false);
+		scene_wait(sc);
+		scene_end(sc);
+	}
+}
