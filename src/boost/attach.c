@@ -219,6 +219,7 @@ int boost_acquire(struct boost *b, struct err *err)
 
 int boost_release(struct boost *b, struct err *err)
 {
+	struct wlog_status st;
 	bool ready;
 	int r;
 
@@ -227,10 +228,14 @@ int boost_release(struct boost *b, struct err *err)
 	if (b->failed)
 		return err_set(err, b->failed, "writeback has stopped for good");
 	host_enter(b->host);
+	wlog_status(b->log, &st);
 	ready = b->batch.phase == BATCH_NONE && b->home_lsn >= boost_published_lsn(b);
 	if (ready)
 		boost_stop(b);
 	host_leave(b->host);
+	if (!ready && st.failed)
+		return err_set(err, st.failed,
+			       "the cache has failed, and holds what the backing device lacks");
 	if (!ready)
 		return err_set(err, -EBUSY,
 			       "not everything is on the backing device yet: drain it "

@@ -96,8 +96,9 @@ void wb_failed(struct boost *b, int error)
 		 "and it is tried again",
 		 -error);
 	bt->timer.fn = batch_timer;
-	timers_set_backoff(&b->timers, &bt->timer, ++bt->tries, b->opt.retry_min_ns,
-			   b->opt.retry_max_ns);
+	bt->tries++;
+	timers_set_backoff(&b->timers, &bt->timer, bt->tries + b->refused_rounds,
+			   b->opt.retry_min_ns, b->opt.retry_max_ns);
 }
 
 /* ---- the beginning */
@@ -408,8 +409,10 @@ void wb_ended(struct boost *b)
 	b->home_number = bt->last_number;
 	b->home_lsn = bt->last_lsn;
 	/* A place that is refused still fails: it has only moved to the head of the log. */
-	if (b->home_lsn >= b->refused_lsn)
+	if (b->home_lsn >= b->refused_lsn) {
 		b->home_error = 0;
+		b->refused_rounds = 0;
+	}
 	bt->tries = 0;
 	bt->phase = BATCH_NONE;
 	batch_unpin(b);
@@ -429,6 +432,7 @@ int wb_init(struct boost *b)
 
 	list_init(&bt->loads_free);
 	list_init(&bt->writes_free);
+	list_init(&bt->timer.link);
 	extmap_init(&bt->map, NULL, 0);
 	extmap_init(&bt->bads, NULL, 0);
 	bt->loads = calloc(BATCH_LOADS, sizeof(*bt->loads));

@@ -258,6 +258,7 @@ struct boost {
 	uint64_t busy; /* requests and works in flight */
 	int home_error;
 	uint64_t refused_lsn; /* what the device refused last lies in the log up to here */
+	uint32_t refused_rounds;
 	uint64_t error_since_ns;
 	uint64_t dirty_before;	/* data sectors that the log held when it was opened */
 	uint64_t home_sectors;	/* of data, since */

@@ -11,7 +11,9 @@
  *
  * This is bounded: a batch with more than BATCH_REFUSED such places, or of which nothing at all
  * could be written, is one of a device that fails, and is tried again as it is. Between two rounds
- * lies at least one back-off.
+ * lies at least one back-off, which grows with their number, but not so far that one bad place would
+ * keep back what is written with it. A full log may have no room for what is refused: then the batch
+ * is tried as it is once more, since the device may have come back.
  *
  * Invariants:
  *   1. nothing is given up: refused data is in the log, durable, until it is home or overwritten;
@@ -22,6 +24,7 @@
 
 #include "boost/boost_impl.h"
 
+#define ROUNDS_MAX 3u	 /* then a round is as slow as it gets */
 #define CAREFUL_TRIES 3u /* failures before places are looked for; 1 when there were some */
 
 static void refused_next(struct boost *b);
@@ -60,6 +63,8 @@ static void refused_moved(struct boost *b)
 			d->lsn = lsn;
 	}
 	b->refused_lsn = lsn;
+	if (b->refused_rounds < ROUNDS_MAX)
+		b->refused_rounds++;
 	log_warn("the backing device refuses to write in %u places, the first at sector %llu; what "
 		 "belongs there stays in the cache, and is tried again",
 		 b->batch.nrefused, (unsigned long long)b->batch.refused[0].lba);
@@ -72,6 +77,7 @@ static void relog_done(struct wlog_relog *relog, int error)
 
 	host_enter(b->host);
 	bt->relog_active = false;
+	list_del(&bt->timer.link);
 	if (b->stopping || b->failed) {
 		/* The batch stays where it is. */
 	} else if (error) {
@@ -81,6 +87,11 @@ static void relog_done(struct wlog_relog *relog, int error)
 		refused_next(b);
 	}
 	boost_exit(b);
+}
+
+static void relog_late(struct timer *timer)
+{
+	refused_stop(container_of(timer, struct boost, batch.timer));
 }
 
 /* The next part of the refused places that is of one segment. */
@@ -126,10 +137,13 @@ static void refused_next(struct boost *b)
 		return;
 	}
 	bt->relog_active = true;
+	bt->timer.fn = relog_late;
+	timers_set(&b->timers, &bt->timer, host_now_ns(b->host) + b->opt.retry_max_ns);
 	b->busy++;
 	r = wlog_relog(b->log, &bt->relog);
 	if (r) {
 		bt->relog_active = false;
+		list_del(&bt->timer.link);
 		b->busy--;
 		wb_failed(b, r);
 	}
