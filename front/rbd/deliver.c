@@ -8,9 +8,9 @@
  * whoever replaces ASLEEP wakes it. So a push costs a system call only when the thread sleeps, and
  * many completions that come together cost one.
  *
- * A thread that sleeps is dear: whoever wakes it pays for a system call, and on a busy machine loses
- * the processor to it. So before it sleeps the thread lingers: it yields for as long as another
- * request is likely to take. Where that was in vain it lingers less often, down to once in
+ * A thread that sleeps is dear: whoever wakes it pays for a system call, and on a busy machine
+ * loses the processor to it. So before it sleeps the thread lingers: it yields for as long as
+ * another request is likely to take. Where that was in vain it lingers less often, down to once in
  * 2^LINGER_MISS_MAX times, so that rare requests cost next to no processor time.
  *
  * Events, for users of rbd_set_image_notification(): a completion whose callback has returned is
