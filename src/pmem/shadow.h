@@ -17,7 +17,8 @@
  *
  * The model is that of pmem.h: since its last fenced value, each aligned 8 bytes (a word) has had a
  * list of values; a crash leaves any one of them, each word for itself. That includes what any
- * order of evictions, flushes and torn copies leaves.
+ * order of evictions and flushes leaves. Copies may besides be torn within a word, at any byte:
+ * sampled images show that, exhaustive ones do not.
  *
  * A store to base that does not go through the primitives is a bug that real memory would show once
  * in a year. At each point and at close the memory is compared with what was recorded; on_escape is

@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <libpmem.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -23,12 +24,17 @@
 #define ENTRIES_AT 4096
 #define LEN 8192
 
-/* What the stand-ins have seen: m a successful msync, f fsync of a file, d of a directory. */
+/*
+ * What the stand-ins have seen: m a successful msync, f fsync of a file, d of a directory; of
+ * libpmem c a copy, s a set, w a write-back, D the wait for all of them.
+ */
 static struct {
 	char trace[64];
 	const void *addr;
 	size_t len;
 	int msync_error, fsync_error;
+	bool grant_sync; /* the kernel says that a mapping is the medium itself */
+	int auto_flush;  /* the processor's caches are persistent */
 } sys;
 
 static void note(char c)
@@ -63,6 +69,42 @@ int fsync(int fd)
 	}
 	note(S_ISDIR(st.st_mode) ? 'd' : 'f');
 	return (int)syscall(SYS_fsync, fd);
+}
+
+void *mmap(void *addr, size_t len, int prot, int flags, int fd, off_t off)
+{
+	if (sys.grant_sync && (flags & MAP_SYNC))
+		flags = MAP_SHARED;
+	return (void *)syscall(SYS_mmap, addr, len, prot, flags, fd, off);
+}
+
+int pmem_has_auto_flush(void)
+{
+	return sys.auto_flush;
+}
+
+void pmem_flush(const void *addr, size_t len)
+{
+	sys.addr = addr;
+	sys.len = len;
+	note('w');
+}
+
+void pmem_drain(void)
+{
+	note('D');
+}
+
+void *pmem_memcpy_nodrain(void *dst, const void *src, size_t len)
+{
+	note('c');
+	return memcpy(dst, src, len);
+}
+
+void *pmem_memset_nodrain(void *dst, int c, size_t len)
+{
+	note('s');
+	return memset(dst, c, len);
 }
 
 /* A step of the protocol that a test leaves out. */
@@ -266,12 +308,64 @@ TEST(a_failed_msync_stays_failed)
 	pm_close(pm);
 }
 
-TEST(forced_memory_is_not_synced)
+/* Data, fence, publish, fence, as the processor gets them; nothing is asked of the file system. */
+static void check_instructions(struct pmem *pm)
+{
+	memset(sys.trace, 0, sizeof(sys.trace));
+	pm_copy(pm, pm->base + 4096, "data", 4);
+	pm_set(pm, pm->base + 8192, 0, 100);
+	CHECK_OK(pm_fence(pm));
+	pm_publish8(pm, (_Atomic uint64_t *)pm->base, 1);
+	CHECK_OK(pm_fence(pm));
+	CHECK_STREQ(sys.trace, "csDwD");
+	CHECK_EQ(sys.addr, pm->base);
+	CHECK_EQ(sys.len, 8);
+	CHECK_OK(pm_persist(pm, pm->base + 64, 300));
+	CHECK_OK(pm_write(pm, pm->base, "data", 4));
+	CHECK_STREQ(sys.trace, "csDwDwDcD");
+	pm_close(pm);
+}
+
+TEST(forced_memory_is_written_back_and_not_synced)
 {
 	struct pmem *pm = create(PM_FORCE_PMEM);
 
-	memset(&sys, 0, sizeof(sys));
-	CHECK_OK(pm_write(pm, pm->base, "data", 4));
-	CHECK_STREQ(sys.trace, "");
+	CHECK_STREQ(pm_mode_text(pm), "forced");
+	CHECK(!pm_is_proven(pm));
+	check_instructions(pm);
+}
+
+TEST(a_mapping_that_is_the_medium_is_proven)
+{
+	struct pmem *pm;
+
+	sys.grant_sync = true;
+	pm = create(PM_FORCE_PROOF);
+	CHECK_EQ(pm->mode, PM_CACHE_LINES);
+	CHECK_STREQ(pm_mode_text(pm), "cache lines");
+	CHECK(pm_is_proven(pm));
+	check_instructions(pm);
+}
+
+TEST(persistent_caches_are_told)
+{
+	struct pmem *pm;
+
+	sys.grant_sync = true;
+	sys.auto_flush = 1;
+	pm = create(PM_FORCE_PROOF);
+	CHECK_EQ(pm->mode, PM_EADR);
+	CHECK_STREQ(pm_mode_text(pm), "eADR");
+	CHECK(pm_is_proven(pm));
+	check_instructions(pm);
+}
+
+TEST(persistent_caches_prove_nothing_of_a_page_cache)
+{
+	struct pmem *pm;
+
+	sys.auto_flush = 1;
+	pm = create(PM_FORCE_PROOF);
+	CHECK_EQ(pm->mode, PM_MSYNC);
 	pm_close(pm);
 }
