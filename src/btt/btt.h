@@ -12,16 +12,16 @@
  *
  * Threads. Everything between open and close may be called from any thread at once, and is
  * synchronous. No call waits for a reader. Writers wait only when there are more of them than lanes
- * (btt_stat), for one that ends, not for a certain one. A thread may die in the middle of a call,
- * or leave it by longjmp: its lane is taken over. Not to be called by a signal handler that
- * interrupted a call.
+ * (btt_stat), for one that ends, not for a certain one. A thread may die in the middle of a call:
+ * its lane is taken over. It may not leave a call by longjmp, nor call from a signal handler that
+ * interrupted one (pmem.h, guards).
  *
  * Fork. In the child every call but btt_close() is -ECHILD; that one then frees memory and writes
  * nothing.
  *
  * Errors. -EINVAL a sector that does not exist; -EIO an error sector, memory that faults, damage
- * (the log has the place); -EROFS; -ECHILD. A fence that failed (msync) is sticky: all later writes
- * fail as it did.
+ * (the log has the place); -EROFS; -ECHILD. A fence that failed (msync) is sticky: all later
+ * writes fail as it did.
  */
 #ifndef BTT_BTT_H
 #define BTT_BTT_H
@@ -37,8 +37,8 @@
 struct btt;
 
 /*
- * How the scan at opening, and the check, use several processors: run() calls piece(ctx, n) once for
- * each n in [0, pieces), from any threads at once, and returns when all have returned.
+ * How making and scanning a table use several processors: run() calls piece(ctx, n) once for each n
+ * in [0, pieces), from any threads at once, and returns when all have returned.
  */
 struct btt_parallel {
 	void (*run)(void *arg, unsigned pieces, void (*piece)(void *ctx, unsigned n), void *ctx);
@@ -48,6 +48,8 @@ struct btt_parallel {
 struct btt_options {
 	uint64_t block_bytes; /* create: 1 to 2^32 - 1; open: what it must be, 0: any */
 	struct uuid uuid;     /* create: the pool's; zero: a new one */
+	uint64_t spares;      /* create: at least 2; 0: by the size of the pool */
+	uint64_t min_nblock;  /* create: -EINVAL if there would be fewer sectors */
 	bool overwrite;       /* create: whatever is there */
 	const struct btt_parallel *parallel; /* NULL: one after the other */
 };
@@ -56,8 +58,8 @@ struct btt_options {
  * Makes a pool of the whole memory, and opens it. All sectors are zeros. Until it is whole the
  * memory is not a pool. The memory stays the caller's, to be closed after the pool.
  *
- * -EINVAL block size, or too small; -EEXIST the first or last 4 KiB are not zeros, without
- * overwrite; -EROFS; -ENOMEM; -EIO.
+ * -EINVAL block size, or too small; -EEXIST the first 4 KiB are not zeros, or the
+ * last are a superblock, without overwrite; -EROFS; -ENOMEM; -EIO.
  */
 int btt_create(struct pmem *pm, const struct btt_options *opt, struct btt **ret, struct err *err);
 
@@ -65,8 +67,8 @@ int btt_create(struct pmem *pm, const struct btt_options *opt, struct btt **ret,
  * Opens a pool. After a close in order it takes the same time for any size, else the table is
  * scanned. Writes nothing before the first write. Memory that is read-only gives a pool that is.
  *
- * -EINVAL not a pool, or another block size; -ENOTSUP of a later version; -EBADMSG damaged: the text
- * says where, and btt_check() what can be done; -ENOMEM; -EIO.
+ * -EINVAL not a pool, or another block size; -ENOTSUP of a later version; -EBADMSG damaged: the
+ * text says where, and btt_check() what can be done; -ENOMEM; -EIO.
  */
 int btt_open(struct pmem *pm, const struct btt_options *opt, struct btt **ret, struct err *err);
 
@@ -95,7 +97,7 @@ int btt_set_error(struct btt *btt, uint64_t lba);
  * want part of a sector.
  */
 struct btt_window {
-	const struct iovec *iov; /* what is behind skip sums to the length that is asked for, or more */
+	const struct iovec *iov; /* behind skip there is what is asked for, or more */
 	size_t skip_bytes;
 };
 
@@ -120,7 +122,7 @@ struct btt_stat {
 	uint64_t retries;  /* reads that were overtaken */
 	uint64_t hazards;  /* reads that protected their block */
 	uint64_t waits;    /* writes that found no lane */
-	uint64_t takeovers; /* lanes that were left by a dead thread */
+	uint64_t takeovers;  /* lanes that were left by a dead thread */
 };
 
 void btt_stat(const struct btt *btt, struct btt_stat *ret);
@@ -130,7 +132,7 @@ enum btt_trouble {
 	BTT_BAD_LIST,       /* the saved list; at: its offset */
 	BTT_BAD_ENTRY,      /* not valid, or cannot be read; at: the sector */
 	BTT_SHARED_BLOCK,   /* two sectors have it; at: one of them, other: the other */
-	BTT_ERROR_SECTOR,   /* marked so; not a fault of the pool, cannot be repaired; at: the sector */
+	BTT_ERROR_SECTOR,   /* marked so; no fault of the pool, not to be repaired; at: it */
 };
 
 struct btt_problem {
@@ -142,12 +144,13 @@ struct btt_problem {
 
 struct btt_check_options {
 	bool repair; /* the memory must be writable */
-	/* Each problem, on the calling thread. With repair: whether to repair this one. Not NULL. */
+	/* Each problem, on the calling thread. With repair: whether to repair it. Not NULL. */
 	bool (*problem)(void *arg, const struct btt_problem *problem);
 	void *arg;
 };
 
 struct btt_check_result {
+	uint64_t block_bytes;
 	uint64_t problems; /* error sectors not counted */
 	uint64_t repaired;
 	uint64_t error_sectors;
@@ -155,12 +158,15 @@ struct btt_check_result {
 
 /*
  * Checks a pool that nobody has open: superblocks, list, every entry. 0, whatever it found; or the
- * check could not be made: -EINVAL, -ENOTSUP, -EBADMSG not even one superblock is whole, -ENOMEM,
- * -EIO. Repairing makes error sectors of those that cannot be trusted, and loses no others. It may
- * be cut short at any point and done again.
+ * check could not be made: -EINVAL, -ENOTSUP, -EBADMSG no superblock is whole, -ENOMEM, -EIO.
+ * Repairing makes error sectors of those that cannot be trusted, and loses no others. It may be cut
+ * short at any point and done again.
  */
 int btt_check(struct pmem *pm, const struct btt_check_options *opt, struct btt_check_result *ret,
 	      struct err *err);
+
+/* The least memory that a pool of so many sectors needs; 0: no memory is that large. */
+uint64_t btt_pool_bytes(uint64_t nblock, uint64_t block_bytes);
 
 /* Whether there is a pool, whole or not: a magic number at one of its ends. */
 bool btt_probe(const struct pmem *pm);

@@ -67,10 +67,12 @@ static int run_change(struct btt *btt, const struct dev_req *req)
 	const uint64_t first = req->off_bytes / block, count = req->len_bytes / block;
 	int r = 0;
 
-	for (uint64_t i = 0; i < count && !r; i++)
-		r = req->op == DEV_WRITE ? btt_write_window(btt, first + i,
-							    (struct btt_window){req->iov, i * block}) :
+	for (uint64_t i = 0; i < count && !r; i++) {
+		const struct btt_window from = {req->iov, i * block};
+
+		r = req->op == DEV_WRITE ? btt_write_window(btt, first + i, from) :
 					   btt_set_zero(btt, first + i);
+	}
 	return r;
 }
 

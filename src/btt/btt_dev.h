@@ -15,8 +15,8 @@
 #include "dev/dev.h"
 
 /*
- * The pool stays the caller's, to be closed after the device; several devices may have one pool, and
- * lock() then excludes each other, but nobody who uses the pool without a device.
+ * The pool stays the caller's, to be closed after the device. Several devices may have one pool:
+ * lock() excludes one from another, but nobody who uses the pool without a device.
  * -EINVAL: the pool's blocks are not a power of two from 512 to 65536.
  */
 int btt_dev_open(struct btt *btt, struct dev **ret, struct err *err);

@@ -19,6 +19,7 @@
 #define BTT_STRIPES 1024u
 #define BTT_LANES_MAX 128u
 #define BTT_SLOTS_MAX 32u
+#define BTT_TRIES 4u
 #define BTT_NONE UINT64_MAX
 #define BTT_ENTRIES_IN_PAGE (BTT_PAGE / 8)
 
@@ -70,6 +71,9 @@ struct btt {
 	atomic_bool withdrawn; /* the medium says that the saved list does not count */
 	_Atomic int failed;    /* a fence failed */
 	atomic_bool dev_locked; /* some device on it has the right to write */
+
+	/* For tests: fewer. */
+	unsigned tries; /* of a reader, before it protects its block */
 
 	/* For tests: called at named points of the protocol, where another thread may come. */
 	void (*point)(void *arg, const char *name);
@@ -151,6 +155,9 @@ static inline uint64_t btt_load_entry(struct btt *btt, uint64_t lba)
 
 /* The largest pool that fits; false: none does. */
 bool btt_geometry_fit(uint64_t pool_bytes, uint64_t block_bytes, struct btt_geometry *ret);
+/* With so many spares; 0: as the size says. */
+bool btt_geometry_fit_spares(uint64_t pool_bytes, uint64_t block_bytes, uint64_t spares,
+			     struct btt_geometry *ret);
 uint64_t btt_salt(const struct uuid *uuid);
 void btt_sb_encode(struct btt_sb *sb, const struct btt_geometry *g, const struct uuid *uuid,
 		   uint64_t seq, uint32_t state, uint32_t list_crc);

@@ -10,11 +10,11 @@
  * such blocks: memory is in proportion to the damage. An entry that cannot be believed claims
  * nothing.
  *
- * Repairs. A superblock is written again from the other. An entry that is not valid, and both of two
- * claims, become error sectors: which of two sectors the data is of, nobody can tell, and to give
- * it out for the wrong one is worse than to say that it is lost. The first of the claims keeps the
- * block, the others get blocks that nobody claims. A list that does not agree with the table, or
- * any change of the table, makes the list count no more; the next opening scans.
+ * Repairs. A superblock is written again from the other. An entry that is not valid, and both of
+ * two claims, become error sectors: which of two sectors the data is of, nobody can tell, and to
+ * give it out for the wrong one is worse than to say that it is lost. The first of the claims keeps
+ * the block, the others get blocks that nobody claims. A list that does not agree with the table,
+ * or any change of the table, makes the list count no more; the next opening scans.
  *
  * Durable when: before the first repair of an entry the list counts no more; each entry is durable
  * by itself. So a repair that is cut short has repaired some.
@@ -346,6 +346,7 @@ int btt_check(struct pmem *pm, const struct btt_check_options *opt, struct btt_c
 	c.map = (_Atomic uint64_t *)(void *)(pm->base + c.found.g.map_off);
 	c.salt = btt_salt(&c.found.uuid);
 	c.listed = c.found.listed;
+	ret->block_bytes = c.found.g.block_bytes;
 	c.used = calloc(BITMAP_WORDS(c.found.g.blocks), sizeof(*c.used));
 	c.shared = calloc(BITMAP_WORDS(c.found.g.blocks), sizeof(*c.shared));
 	r = c.used && c.shared ? check_all(&c) : -ENOMEM;

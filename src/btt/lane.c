@@ -115,6 +115,7 @@ static struct btt_lane *lane_wait(struct btt *btt, uint32_t self, unsigned *hint
 		lane = find_free(btt, self, hint);
 		if (lane)
 			break;
+		btt_point(btt, "lanes busy");
 		if (round < YIELDS) {
 			sched_yield();
 			continue;

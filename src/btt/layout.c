@@ -29,18 +29,20 @@ static uint64_t clamp(uint64_t v, uint64_t lo, uint64_t hi)
 	return v < lo ? lo : v > hi ? hi : v;
 }
 
-static uint64_t spares_for(uint64_t blocks)
+static uint64_t spares_for(uint64_t blocks, uint64_t wanted)
 {
 	uint64_t lanes = clamp(blocks / 64, 1, BTT_LANES_MAX);
 
+	if (wanted)
+		return wanted;
 	return lanes + clamp(lanes / 4, 1, BTT_SLOTS_MAX);
 }
 
 /* Lays out so many blocks; whether they fit. */
-static bool lay_out(struct btt_geometry *g, uint64_t blocks)
+static bool lay_out(struct btt_geometry *g, uint64_t blocks, uint64_t spares)
 {
 	g->blocks = blocks;
-	g->spares = spares_for(blocks);
+	g->spares = spares_for(blocks, spares);
 	if (blocks <= g->spares)
 		return false;
 	g->nblock = blocks - g->spares;
@@ -51,31 +53,61 @@ static bool lay_out(struct btt_geometry *g, uint64_t blocks)
 	       blocks <= (g->pool_bytes - BTT_PAGE - g->data_off) / g->stride_bytes;
 }
 
-bool btt_geometry_fit(uint64_t pool_bytes, uint64_t block_bytes, struct btt_geometry *ret)
+bool btt_geometry_fit_spares(uint64_t pool_bytes, uint64_t block_bytes, uint64_t spares,
+			     struct btt_geometry *ret)
 {
 	struct btt_geometry g = {.block_bytes = block_bytes};
-	uint64_t lo = 0, hi;
+	uint64_t lo, hi;
 
 	if (!block_bytes || block_bytes > BTT_BLOCK_BYTES_MAX || pool_bytes < 4 * BTT_PAGE ||
-	    pool_bytes > INT64_MAX)
+	    pool_bytes > INT64_MAX ||
+	    spares == 1 || spares >= BTT_BLOCKS_MAX / 2)
 		return false;
 	g.pool_bytes = pool_bytes & ~(uint64_t)(BTT_PAGE - 1);
-	g.stride_bytes = clamp((block_bytes + BTT_STRIDE_UNIT - 1) & ~(uint64_t)(BTT_STRIDE_UNIT - 1),
-			       BTT_STRIDE_MIN, UINT64_MAX);
+	g.stride_bytes = (block_bytes + BTT_STRIDE_UNIT - 1) & ~(uint64_t)(BTT_STRIDE_UNIT - 1);
+	g.stride_bytes = clamp(g.stride_bytes, BTT_STRIDE_MIN, UINT64_MAX);
 	hi = clamp(g.pool_bytes / g.stride_bytes, 0, BTT_BLOCKS_MAX) + 1;
 	/* More blocks take more of everything: what fits is an interval from the least on. */
-	for (lo = 3; lo + 1 < hi;) {
+	for (lo = spares ? spares + 1 : 3; lo + 1 < hi;) {
 		uint64_t mid = lo + (hi - lo) / 2;
 
-		if (lay_out(&g, mid))
+		if (lay_out(&g, mid, spares))
 			lo = mid;
 		else
 			hi = mid;
 	}
-	if (!lay_out(&g, lo))
+	if (!lay_out(&g, lo, spares))
 		return false;
 	*ret = g;
 	return true;
+}
+
+uint64_t btt_pool_bytes(uint64_t nblock, uint64_t block_bytes)
+{
+	uint64_t lo = 0, hi = 4;
+	struct btt_geometry g;
+
+	/* In pages. A larger pool has at least as many sectors. */
+	while (!btt_geometry_fit(hi * BTT_PAGE, block_bytes, &g) || g.nblock < nblock) {
+		if (hi > INT64_MAX / BTT_PAGE / 2)
+			return 0;
+		lo = hi;
+		hi *= 2;
+	}
+	while (lo + 1 < hi) {
+		const uint64_t mid = lo + (hi - lo) / 2;
+
+		if (btt_geometry_fit(mid * BTT_PAGE, block_bytes, &g) && g.nblock >= nblock)
+			hi = mid;
+		else
+			lo = mid;
+	}
+	return hi * BTT_PAGE;
+}
+
+bool btt_geometry_fit(uint64_t pool_bytes, uint64_t block_bytes, struct btt_geometry *ret)
+{
+	return btt_geometry_fit_spares(pool_bytes, block_bytes, 0, ret);
 }
 
 uint64_t btt_salt(const struct uuid *uuid)

@@ -66,6 +66,7 @@ static struct btt *pool_new(struct pmem *pm, const struct btt_geometry *g, const
 	btt->data = pm->base + g->data_off;
 	btt->read_only = pm->read_only;
 	btt->fork_id = btt_fork_id();
+	btt->tries = BTT_TRIES;
 	btt->reuse = zeroed(PM_LINE_BYTES, BTT_STRIPES, sizeof(*btt->reuse));
 	btt->pending = zeroed(PM_LINE_BYTES, BTT_STRIPES, sizeof(*btt->pending));
 	if (!btt->reuse || !btt->pending || !btt->fork_id) {
@@ -203,16 +204,17 @@ struct making {
 	struct btt_geometry g;
 	struct uuid uuid;
 	uint64_t seq;
-	bool overwrite;
 	uint64_t pages_in_piece;
 	_Atomic int error;
 };
 
-static bool page_is_zero(struct pmem *pm, uint64_t at)
+/* Zeros at the start, and no pool of ours whose first superblock has been lost. */
+static int look_blank(void *arg)
 {
 	static const uint8_t zeros[BTT_PAGE];
+	const struct making *m = arg;
 
-	return !memcmp(pm->base + at, zeros, sizeof(zeros));
+	return memcmp(m->pm->base, zeros, sizeof(zeros)) || btt_probe(m->pm) ? -EEXIST : 0;
 }
 
 /* Durable before anything else is written: no old superblock stands above a new table. */
@@ -221,8 +223,6 @@ static int clear_ends(void *arg)
 	struct making *m = arg;
 	const uint64_t last = m->g.pool_bytes - BTT_PAGE;
 
-	if (!m->overwrite && !(page_is_zero(m->pm, 0) && page_is_zero(m->pm, last)))
-		return -EEXIST;
 	if (VARVE_STEP("btt.clear_ends")) {
 		pm_set(m->pm, m->pm->base, 0, BTT_PAGE);
 		pm_set(m->pm, m->pm->base + last, 0, BTT_PAGE);
@@ -291,24 +291,29 @@ static int make(struct making *m, const struct btt_parallel *parallel)
 
 int btt_create(struct pmem *pm, const struct btt_options *opt, struct btt **ret, struct err *err)
 {
-	struct making m = {.pm = pm, .uuid = opt->uuid, .overwrite = opt->overwrite};
-	int r;
+	struct making m = {.pm = pm, .uuid = opt->uuid};
+	int r = 0;
 
 	entry_tables_init();
 	if (pm->read_only)
 		return err_set(err, -EROFS, "the memory is read-only");
-	if (!btt_geometry_fit(pm->len_bytes, opt->block_bytes, &m.g))
+	if (!opt->overwrite && pm->len_bytes >= BTT_PAGE)
+		r = pm_guarded(look_blank, &m, NULL);
+	if (r == -EEXIST)
+		return err_set(err, r, "there is something already: the first 4 KiB are not zeros, "
+			       "or the last are a superblock");
+	if (r)
+		return err_sys(err, r, "reading what is there");
+	if (!btt_geometry_fit_spares(pm->len_bytes, opt->block_bytes, opt->spares, &m.g) ||
+	    m.g.nblock < opt->min_nblock)
 		return err_set(err, -EINVAL, "%llu bytes of memory do not hold a table of blocks "
-			       "of %llu bytes: 1 to 4294967295, and a few of them must fit",
+			       "of %llu bytes: 1 to 4294967295, and some must fit",
 			       (unsigned long long)pm->len_bytes,
 			       (unsigned long long)opt->block_bytes);
 	if (uuid_is_zero(&m.uuid))
 		m.uuid = uuid_new();
 	m.seq = next_seq(pm);
 	r = make(&m, opt->parallel);
-	if (r == -EEXIST)
-		return err_set(err, r, "there is something already: the first or the last 4 KiB "
-			       "are not zeros");
 	if (r)
 		return err_sys(err, r, "writing a new table");
 	return btt_open(pm, opt, ret, err);

@@ -9,7 +9,7 @@
  * Invariants.
  *  1. What is returned lay in a block that the entry named at one moment within the call, and that
  *     nobody began to write to between that moment and the end of the copy.
- *  2. TRIES at most are optimistic. A reader that protects its block fails only if the entry
+ *  2. BTT_TRIES at most are optimistic. A reader that protects its block fails only if the entry
  *     changes between two of its instructions, for which some writer has finished a write.
  *  3. A reader writes nothing that others read, unless it was overtaken or met a pending entry.
  *
@@ -23,8 +23,6 @@
 
 #include "base/log.h"
 #include "btt/btt_impl.h"
-
-#define TRIES 4
 
 struct read_op {
 	struct btt *btt;
@@ -161,7 +159,7 @@ static int read_body(void *arg)
 	struct read_op *op = arg;
 	int r = -EAGAIN;
 
-	for (int i = 0; i < TRIES && r == -EAGAIN; i++) {
+	for (unsigned i = 0; i < op->btt->tries && r == -EAGAIN; i++) {
 		if (i)
 			atomic_fetch_add_explicit(&op->btt->retries, 1, memory_order_relaxed);
 		r = read_try(op);

@@ -3,9 +3,9 @@
  * Readers that protect a block, and the spare blocks that let writers go on all the same.
  *
  * Purpose. A reader that was overtaken several times names the block that it reads in a slot, and
- * a writer that has this block as its spare takes another one. Nobody waits: the reserve has as many
- * blocks as there are slots, and of these at most one less than all can be protected, since the
- * writer holds one protected block itself.
+ * a writer that has this block as its spare takes another one. Nobody waits: the reserve has as
+ * many blocks as there are slots, and of these at most one less than all can be protected, since
+ * the writer holds one protected block itself.
  *
  * Data structure. An array of blocks, and one of slots, whose owners are threads. The counter
  * hazards says whether anybody looks at all, which is what writers pay for in ordinary times.
@@ -101,6 +101,7 @@ void btt_reserve_exchange(struct btt *btt, struct btt_lane *lane)
 		if (done || !btt_hazard_on(btt, atomic_load(&lane->spare)))
 			return;
 		slots_reclaim(btt);
+		btt_point(btt, "slots busy");
 		sched_yield();
 	}
 }
@@ -138,6 +139,7 @@ struct btt_slot *btt_slot_get(struct btt *btt)
 	atomic_fetch_add_explicit(&btt->hazards, 1, memory_order_seq_cst);
 	while (!(slot = slot_try(btt, self))) {
 		slots_reclaim(btt);
+		btt_point(btt, "slots busy");
 		sched_yield();
 	}
 	return slot;

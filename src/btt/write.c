@@ -329,8 +329,8 @@ int btt_set_error(struct btt *btt, uint64_t lba)
 
 void btt_mark_faulty(struct btt *btt, uint64_t lba, uint64_t block)
 {
-	log_error("btt: sector %llu, block %llu: the memory faults; reading it is an error until it "
-		  "is written again", (unsigned long long)lba, (unsigned long long)block);
+	log_error("btt: sector %llu, block %llu: the memory faults; reading it is an error until "
+		  "it is written again", (unsigned long long)lba, (unsigned long long)block);
 	if (!btt->read_only)
 		mark(btt, lba, BTT_ENTRY_ERROR, block);
 }
