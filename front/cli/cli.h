@@ -73,6 +73,9 @@ static inline bool cli_flag(const struct cli_args *args, const char *name)
 /* The value of a number of seconds, or dflt. Ends the program when it is none. */
 unsigned int cli_seconds(const struct cli_args *args, const char *name, unsigned int dflt);
 
+/* Tells whoever has the volume open, or opens it; prints the answer (status.c). An exit code. */
+int cli_message(const char *name, const char *text, unsigned int timeout_s);
+
 /* The tables of the command groups; a NULL name ends each. */
 extern const struct cli_command volume_commands[];
 extern const struct cli_command cache_commands[];

@@ -34,6 +34,7 @@
 
 #define PLUGIN_FILE "nbdkit-varve-plugin.so"
 #define POLL_MS 20
+#define SUSPENDED_MS 1000 /* a server that takes longer to end may be suspended */
 #define DEFAULT_THREADS "64" /* slow requests hold a thread each: reads of a far store */
 
 /* ---- nbdkit's command line ------------------------------------------------------------------- */
@@ -360,6 +361,15 @@ static enum server_end read_result(const char *name)
 	return end;
 }
 
+/* A suspended volume has requests that would keep its server: it ends no earlier than they. */
+static void resume(const char *name)
+{
+	char *answer = NULL;
+
+	if (varve_control_call(name, "{\"command\": \"message\", \"text\": \"resume\"}", &answer) == 0)
+		free(answer);
+}
+
 enum server_end server_stop(const char *name, unsigned int timeout_s, bool force)
 {
 	json_t *record = run_load(name, "server");
@@ -374,6 +384,8 @@ enum server_end server_stop(const char *name, unsigned int timeout_s, bool force
 		cli_error("cannot stop the server, process %d: %s", (int)pid, strerror(errno));
 		return SERVER_RUNNING;
 	}
+	if (pid && !run_wait_gone(pid, SUSPENDED_MS, NULL))
+		resume(name);
 	if (pid && !run_wait_gone(pid, timeout_s * 1000, NULL)) {
 		if (!force) {
 			cli_error("%s: the server, process %d, has not finished within %u s; it "

@@ -8,9 +8,11 @@
 #include "cli.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /*
  * Sends the request to the volume's server. *ret: the answer, NULL after a message. Returns false
@@ -65,11 +67,32 @@ static json_t *status_of_closed(const char *name)
 	return status;
 }
 
+static int print_status(const struct cli_args *args, const char *name, json_t *value)
+{
+	const char *line = json_string_value(json_object_get(value, "line"));
+
+	if (cli_flag(args, "line")) {
+		if (!line) {
+			cli_error("%s has no status line: a boost volume that has its cache has "
+				  "one",
+				  name);
+			return CLI_FAILED;
+		}
+		printf("%s\n", line);
+	} else if (cli_flag(args, "json")) {
+		cli_print_json(value);
+	} else {
+		cli_print_table(value);
+	}
+	return CLI_OK;
+}
+
 static int status(const struct cli_args *args)
 {
 	const char *name = args->operands[0];
 	json_t *request = json_pack("{s:s}", "command", "status");
 	json_t *answer, *value = NULL;
+	int rc;
 
 	if (ask_server(name, request, cli_seconds(args, "timeout", 0), &answer)) {
 		if (answer)
@@ -81,15 +104,34 @@ static int status(const struct cli_args *args)
 	json_decref(request);
 	if (!value)
 		return CLI_FAILED;
-	if (cli_flag(args, "json"))
-		cli_print_json(value);
-	else
-		cli_print_table(value);
+	rc = print_status(args, name, value);
 	json_decref(value);
-	return CLI_OK;
+	return rc;
 }
 
 /* ---- message --------------------------------------------------------------------------------- */
+
+/*
+ * Waiting ends with SIGINT. Nothing is closed then, since closing would write back what was asked
+ * for: it is as after a crash, all that was acknowledged is safe in the cache.
+ */
+static void interrupted(int signal)
+{
+	static const char text[] = "varve: interrupted; what was not written back stays in the "
+				   "cache\n";
+
+	(void)signal;
+	if (write(STDERR_FILENO, text, sizeof(text) - 1) < 0)
+		_exit(130);
+	_exit(130);
+}
+
+static void interruptible(bool on)
+{
+	const struct sigaction act = {.sa_handler = on ? interrupted : SIG_DFL};
+
+	sigaction(SIGINT, &act, NULL);
+}
 
 /* Opens, tells, closes; the answer is printed. */
 static int message_to_closed(const char *name, const char *text)
@@ -100,7 +142,9 @@ static int message_to_closed(const char *name, const char *text)
 
 	if (varve_open(name, 0, &v) < 0)
 		return cli_fail("%s is not open anywhere, and cannot be opened", name);
+	interruptible(true);
 	rc = varve_message(v, text, &answer);
+	interruptible(false);
 	if (rc < 0)
 		cli_fail("%s: %s", name, text);
 	if (varve_close(v) < 0) {
@@ -113,14 +157,13 @@ static int message_to_closed(const char *name, const char *text)
 	return rc < 0 ? CLI_FAILED : CLI_OK;
 }
 
-static int send_message(const struct cli_args *args, const char *text)
+int cli_message(const char *name, const char *text, unsigned int timeout_s)
 {
-	const char *name = args->operands[0];
 	json_t *request = json_pack("{s:s, s:s}", "command", "message", "text", text);
 	json_t *answer, *value;
 	bool served;
 
-	served = ask_server(name, request, cli_seconds(args, "timeout", 600), &answer);
+	served = ask_server(name, request, timeout_s, &answer);
 	json_decref(request);
 	if (!served)
 		return message_to_closed(name, text);
@@ -131,6 +174,11 @@ static int send_message(const struct cli_args *args, const char *text)
 		cli_print_json(value);
 	json_decref(answer);
 	return CLI_OK;
+}
+
+static int send_message(const struct cli_args *args, const char *text)
+{
+	return cli_message(args->operands[0], text, cli_seconds(args, "timeout", 600));
 }
 
 static int message(const struct cli_args *args)
@@ -156,6 +204,7 @@ static int flush(const struct cli_args *args)
 
 static const struct cli_option status_options[] = {
 	{"json", 'j', NULL, "print JSON"},
+	{"line", 'l', NULL, "boost: print the line of numbers of dm-writeboost"},
 	{"timeout", 0, "SECONDS", "wait so long for the answer, 10 at most (10)"},
 	{0},
 };

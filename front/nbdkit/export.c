@@ -99,6 +99,24 @@ static bool export_is_unique(const struct export *export)
 	return true;
 }
 
+/* Of an image written in place a cut has no order: what is lost may be anything, anywhere. */
+static void report_cut(const struct varve_info *info)
+{
+	if (info->cut_unknown)
+		nbdkit_error("%s: opened without its cache, which cannot be read: nobody knows what "
+			     "is lost",
+			     info->name);
+	else if (strcmp(info->type, "boost") == 0)
+		nbdkit_error("%s: opened without its cache: %llu bytes that only it held are lost, "
+			     "here and there",
+			     info->name, (unsigned long long)info->cut_lost_bytes);
+	else
+		nbdkit_error("%s: opened without its cache: the image is cut after LSN %llu, %llu "
+			     "bytes known to be lost",
+			     info->name, (unsigned long long)info->cut_lsn,
+			     (unsigned long long)info->cut_lost_bytes);
+}
+
 static int export_open(struct export *export, const struct export_options *opt)
 {
 	int rc;
@@ -116,10 +134,7 @@ static int export_open(struct export *export, const struct export_options *opt)
 		return -1;
 	}
 	if (export->info.cut)
-		nbdkit_error("%s: opened without its cache: the image is cut after LSN %llu, %llu "
-			     "bytes known to be lost",
-			     export->info.name, (unsigned long long)export->info.cut_lsn,
-			     (unsigned long long)export->info.cut_lost_bytes);
+		report_cut(&export->info);
 	/* Data can be served without it, so a failure here is no reason to refuse. */
 	if (opt->control && varve_control_start(export->volume, NULL) < 0)
 		nbdkit_error("%s: no control socket, \"varve status\" will not work: %s",

@@ -222,8 +222,11 @@ static const char *varve_nbd_export_description(void *handle)
 static int64_t varve_nbd_get_size(void *handle)
 {
 	const struct export *e = handle;
+	struct varve_info now;
 
-	return (int64_t)e->info.size_bytes;
+	/* It may have been resized since the last connection. */
+	varve_get_info(e->volume, &now);
+	return (int64_t)now.size_bytes;
 }
 
 static int varve_nbd_block_size(void *handle, uint32_t *minimum, uint32_t *preferred,

@@ -47,13 +47,35 @@ struct varve_volume;
  * -ENAMETOOLONG when a setting would be too long for its line of the definition. */
 int varve_create(const char *name, const char *const *settings);
 
-/* Removes the definition and, with data set, the volume's objects too (the cache is unbound).
- * -EBUSY when it is open anywhere. */
+/* Removes the definition and, with data set, the volume's data too: of lsvd the objects, of boost
+ * the cache's log; a boost volume's backing device is given back as it is, and holds everything. The
+ * cache is unbound. -EBUSY when it is open anywhere, or, of boost, when only the cache holds some of
+ * the data. */
 int varve_delete(const char *name, bool data);
+
+enum {
+	VARVE_DELETE_KEEP_DATA = 1 << 0, /* the definition only */
+	/* boost: what only the cache holds is written back first. */
+	VARVE_DELETE_DRAIN = 1 << 1,
+	/* boost: removes it although data that only the cache holds is lost, or the cache or the
+	 * backing device cannot be used any more. */
+	VARVE_DELETE_FORCE = 1 << 2,
+};
+
+/*
+ * The same with more to say. What a forced removal of a boost volume gave up is told as JSON text;
+ * free() it: {"lost_bytes", "ranges" (their number), "list": [{"offset", "length"}, ...]}, or
+ * {"unknown": true, "reason"} when the cache cannot be read. ret_json may be NULL.
+ */
+int varve_delete_with(const char *name, unsigned int flags, char **ret_json);
 
 /* The defined names, NULL-terminated; free with varve_free_names(). */
 int varve_list(char ***ret_names);
 void varve_free_names(char **names);
+
+/* What the definition of NAME says, as JSON text; free() it: {"name", "type", "without_cache" (what
+ * the home alone is worth), "settings": {KEY: VALUE as text, ...}}. Nothing is opened. */
+int varve_definition(const char *name, char **ret_json);
 
 /* Formats PATH (a file or block device) as a cache. settings: size, to create the file; uuid, the
  * volume that it is to serve, so that no other takes it (without it, the first that is written with
@@ -90,7 +112,7 @@ int varve_close(struct varve_volume *volume);
 
 struct varve_info {
 	char name[256];
-	char type[16];            /* "lsvd" */
+	char type[16];            /* "lsvd", "boost" */
 	char uuid[37];
 	uint64_t size_bytes;
 	uint32_t block_bytes;     /* unit of atomicity */
@@ -100,6 +122,7 @@ struct varve_info {
 	/* Set by VARVE_OPEN_DISCARD_CACHE: where the image was cut. */
 	bool cut;
 	uint64_t cut_lsn, cut_wall_ns, cut_lost_bytes;
+	bool cut_unknown;         /* boost: the cache could not be read: nobody knows what is lost */
 };
 
 void varve_get_info(struct varve_volume *volume, struct varve_info *ret);
@@ -186,9 +209,21 @@ int varve_resize(struct varve_volume *volume, uint64_t new_bytes, unsigned int f
 int varve_status(struct varve_volume *volume, char **ret_json);
 
 /*
- * A message: "drain" (everything acknowledged reaches the store), "checkpoint", "hold 0|1",
- * "KEY VALUE" for settings that can change while running. Waits until it is done. The answer,
- * JSON text, may be NULL; free() it.
+ * A message. Waits until it is done. The answer, JSON text, may be NULL; free() it.
+ *
+ *	flush        everything acknowledged is durable
+ *	drain, drop_caches  everything acknowledged has reached the home
+ *	checkpoint   (lsvd) the map, too
+ *	suspend      new requests wait until the volume is resumed, those in flight end, everything
+ *	             acknowledged is flushed to the cache, nothing is written back: when it is
+ *	             answered nothing is written to either device, and copies of both that are made
+ *	             now are a volume as after a crash. Requests that wait are neither lost nor
+ *	             failed; drain and the like are refused with -EBUSY; closing resumes
+ *	resume       ends that
+ *	resize [SIZE] [shrink]  as varve_resize(); without SIZE as new_bytes 0
+ *	clear_stat   the counters of requests by kind begin at 0 again
+ *	KEY VALUE    for settings that can change while running: hold, and of boost allow_migrate,
+ *	             nr_max_batched_migration
  */
 int varve_message(struct varve_volume *volume, const char *text, char **ret_json);
 

@@ -30,6 +30,7 @@
 
 #define SECTION "volume"
 #define SUFFIX ".conf"
+#define TEMPLATE_SUFFIX ".template"
 
 /* ---- places -------------------------------------------------------------------------------- */
 
@@ -93,6 +94,7 @@ struct parse {
 	int rc; /* the first error; what follows is only skipped */
 	struct volume_config *cfg;
 	uint64_t seen; /* bit i: settings_table[i] stood in this file */
+	const char *volume; /* a template: what %n stands for; NULL: a definition */
 	struct err *err;
 };
 
@@ -118,10 +120,47 @@ static char *read_line(char *buf, int size, void *stream)
 	return got;
 }
 
+/* With %n replaced by the volume's name, %% by %. */
+static int expand(const struct parse *p, const char *value, char text[SETTING_TEXT_LEN])
+{
+	size_t at = 0;
+
+	for (; *value; value++) {
+		const char *add = NULL;
+
+		if (*value == '%' && p->volume) {
+			value++;
+			if (*value != 'n' && *value != '%')
+				return -EINVAL;
+			add = *value == 'n' ? p->volume : "%";
+		}
+		if (add) {
+			const int n = snprintf(text + at, SETTING_TEXT_LEN - at, "%s", add);
+
+			at += (size_t)n;
+		} else if (at < SETTING_TEXT_LEN) {
+			text[at++] = *value;
+		}
+		if (at >= SETTING_TEXT_LEN)
+			return -ENAMETOOLONG;
+	}
+	text[at] = '\0';
+	return 0;
+}
+
+/* What stands in a definition is kept in it; a template may order too, but not name another one. */
+static bool may_stand(const struct parse *p, const struct setting *setting)
+{
+	if (!p->volume)
+		return !(setting->flags & SETTING_CREATE);
+	return strcmp(setting->key, "template") != 0 && strcmp(setting->key, "uuid") != 0;
+}
+
 static int take(void *user, const char *section, const char *key, const char *value)
 {
 	struct parse *p = user;
 	const struct setting *setting;
+	char text[SETTING_TEXT_LEN];
 	struct err err = ERR_INIT;
 	uint64_t bit;
 
@@ -130,7 +169,7 @@ static int take(void *user, const char *section, const char *key, const char *va
 	if (strcmp(section, SECTION) != 0)
 		return complain(p, "expected the section [" SECTION "] and no other");
 	setting = settings_find(key, strlen(key));
-	if (!setting || (setting->flags & SETTING_CREATE)) {
+	if (!setting || !may_stand(p, setting)) {
 		p->rc = err_set(p->err, -EINVAL, "%s:%d: unknown setting %s, see varve.conf(5)",
 				p->path, p->line, key);
 		return 0;
@@ -142,16 +181,33 @@ static int take(void *user, const char *section, const char *key, const char *va
 		return 0;
 	}
 	p->seen |= bit;
-	if (settings_set(p->cfg, setting, value, &err))
+	if (expand(p, value, text))
+		return complain(p, "expected %n, the volume's name, or %% after a %");
+	if (settings_set(p->cfg, setting, text, &err))
 		return complain(p, err.text);
 	return 1;
+}
+
+/* p->file is open, and closed here. */
+static int parse_file(struct parse *p)
+{
+	const int rc = ini_parse_stream(read_line, p, take, p);
+
+	if (rc > 0 && !p->rc)
+		p->rc = err_set(p->err, -EINVAL, "%s:%d: expected KEY = VALUE", p->path, rc);
+	else if (rc < 0 && !p->rc)
+		p->rc = err_set(p->err, -ENOMEM, "%s: no memory", p->path);
+	if (ferror(p->file) && !p->rc)
+		p->rc = err_set(p->err, -EIO, "%s: cannot be read", p->path);
+	fclose(p->file);
+	return p->rc;
 }
 
 int config_read(const char *name, struct volume_config *cfg, struct err *err)
 {
 	char path[PATH_MAX];
 	struct parse p = {.path = path, .cfg = cfg, .err = err};
-	int rc = config_path(name, path, err);
+	const int rc = config_path(name, path, err);
 
 	if (rc)
 		return rc;
@@ -160,15 +216,34 @@ int config_read(const char *name, struct volume_config *cfg, struct err *err)
 		return errno == ENOENT
 			       ? err_set(err, -ENOENT, "there is no volume %s (%s)", name, path)
 			       : err_sys(err, -errno, "%s", path);
-	rc = ini_parse_stream(read_line, &p, take, &p);
-	if (rc > 0 && !p.rc)
-		p.rc = err_set(err, -EINVAL, "%s:%d: expected KEY = VALUE", path, rc);
-	else if (rc < 0 && !p.rc)
-		p.rc = err_set(err, -ENOMEM, "%s: no memory", path);
-	if (ferror(p.file) && !p.rc)
-		p.rc = err_set(err, -EIO, "%s: cannot be read", path);
-	fclose(p.file);
-	return p.rc;
+	return parse_file(&p);
+}
+
+int config_read_template(const char *name, const char *volume, struct volume_config *cfg,
+			 struct err *err)
+{
+	char dir[PATH_MAX], path[PATH_MAX], file[VOLUME_NAME_MAX + sizeof(TEMPLATE_SUFFIX) + 1];
+	struct parse p = {.path = path, .cfg = cfg, .volume = volume, .err = err};
+	int rc = 0;
+
+	if (!config_name_ok(name))
+		return err_set(err, -EINVAL, "%s is no name of a template", name);
+	snprintf(file, sizeof(file), "%s" TEMPLATE_SUFFIX, name);
+	rc = config_dir(dir, err);
+	if (!rc)
+		rc = put_path(path, err, dir, "/", file);
+	if (rc)
+		return rc;
+	p.file = fopen(path, "re");
+	if (p.file)
+		return parse_file(&p);
+	if (errno != ENOENT)
+		return err_sys(err, -errno, "template %s", path);
+	return err_set(err, -ENOENT,
+		       "there is no template %s: %s does not exist. It would hold settings such as "
+		       "\"[volume]\", \"store = dir:/srv/varve/%%n\", \"cache = /ssd/%%n\", "
+		       "\"cache_size = 1G\", a line each, where %%n is the volume's name",
+		       name, path);
 }
 
 int config_open(const char *name, struct volume_config *cfg, struct err *err)

@@ -21,6 +21,13 @@ int config_read(const char *name, struct volume_config *cfg, struct err *err);
 /* The same over the defaults, and all that opening needs must be there. */
 int config_open(const char *name, struct volume_config *cfg, struct err *err);
 
+/*
+ * Reads the template NAME.template over what cfg has: the same form, with %n in values for the
+ * volume's name, and orders to varve_create() too. -ENOENT when there is none.
+ */
+int config_read_template(const char *name, const char *volume, struct volume_config *cfg,
+			 struct err *err);
+
 /* -ENAMETOOLONG when a setting would make a line that config_read() cannot read. */
 int config_fits(const struct volume_config *cfg, struct err *err);
 

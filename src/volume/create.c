@@ -2,7 +2,8 @@
 /*
  * Creating volumes and caches, and listing definitions.
  *
- * varve_create() goes through these steps, and back through those it has done when one fails:
+ * varve_create() reads the template, if one is named, then the settings; then it goes through these
+ * steps, and back through those it has done when one fails:
  *
  *	1. the cache: open it, or create the file; format it if it is new or that is asked for
  *	2. what belongs to the home: a superblock in the store, ...
@@ -24,6 +25,7 @@
 
 #include "runtime/clock.h"
 #include "volume/config.h"
+#include "volume/erase.h"
 #include "volume/media.h"
 #include "volume/open.h"
 
@@ -31,6 +33,7 @@
 struct creation {
 	struct volume_config cfg;
 	bool cache_made;
+	bool cache_taken; /* it was there, and nobody's */
 	bool home_made;
 };
 
@@ -53,8 +56,8 @@ static int validate(const char *name, struct volume_config *cfg, struct err *err
 /* ---- the cache ----------------------------------------------------------------------------- */
 
 /*
- * For that volume, or with the null UUID for any: either way it is bound when a writer's right is
- * first taken with it.
+ * For that volume, or with the null UUID (of a volume that keeps its own elsewhere) for any: either
+ * way it is bound when a writer's right is first taken with it.
  */
 static int format(struct dev *dev, const struct uuid *volume, bool force, struct err *err)
 {
@@ -84,13 +87,16 @@ static int adopt(struct creation *c, struct dev *dev, struct err *err)
 			       "cache %s belongs to another volume already; format_cache=yes "
 			       "takes it, and what it holds is lost",
 			       c->cfg.cache);
-	return 0;
+	if (uuid_is_zero(&c->cfg.uuid))
+		return 0;
+	rc = format(dev, &c->cfg.uuid, true, err);
+	c->cache_taken = !rc;
+	return rc;
 }
 
 static int prepare_cache(struct creation *c, struct err *err)
 {
 	const unsigned int flags = c->cfg.cache_bytes ? MEDIA_CREATE : 0;
-	const struct uuid nobody = {{0}};
 	struct dev *dev;
 	bool fresh;
 	int rc = media_cache_open(c->cfg.cache, flags, c->cfg.cache_bytes, &dev, &c->cache_made,
@@ -102,9 +108,10 @@ static int prepare_cache(struct creation *c, struct err *err)
 	fresh = c->cache_made || media_is_mem(c->cfg.cache);
 	rc = dev->ops->lock ? dev->ops->lock(dev, err) : 0;
 	if (!rc) {
-		rc = fresh || c->cfg.format_cache
-			     ? format(dev, &nobody, c->cfg.format_cache, err)
-			     : adopt(c, dev, err);
+		if (fresh || c->cfg.format_cache)
+			rc = format(dev, &c->cfg.uuid, c->cfg.format_cache, err);
+		else
+			rc = adopt(c, dev, err);
 		if (dev->ops->unlock)
 			dev->ops->unlock(dev);
 	}
@@ -132,10 +139,29 @@ static int bind_cache(struct creation *c, struct err *err)
 
 static void undo(struct creation *c)
 {
+	struct dev *cache;
+
 	if (c->home_made)
 		home_of(&c->cfg)->create_unmake(&c->cfg);
 	if (c->cache_made)
 		unlink(c->cfg.cache);
+	if (c->cache_taken && !erase_take_cache(&c->cfg, &cache, NULL) && cache) {
+		erase_unbind(cache, &c->cfg.uuid, NULL);
+		erase_give_cache(cache);
+	}
+}
+
+/* What the template says comes first: the settings may say otherwise. */
+static int apply_template(struct creation *c, const char *name, const char *const *settings,
+			  struct err *err)
+{
+	static const char key[] = "template=";
+	const char *template = NULL;
+
+	for (; settings && *settings; settings++)
+		if (!strncmp(*settings, key, sizeof(key) - 1))
+			template = *settings + sizeof(key) - 1;
+	return template ? config_read_template(template, name, &c->cfg, err) : 0;
 }
 
 static int create(struct creation *c, const char *name, const char *const *settings,
@@ -144,7 +170,9 @@ static int create(struct creation *c, const char *name, const char *const *setti
 	int rc;
 
 	settings_default(&c->cfg);
-	rc = settings_apply(&c->cfg, settings, err);
+	rc = apply_template(c, name, settings, err);
+	if (!rc)
+		rc = settings_apply(&c->cfg, settings, err);
 	if (!rc)
 		rc = validate(name, &c->cfg, err);
 	if (rc)
@@ -232,4 +260,40 @@ int varve_list(char ***ret_names)
 void varve_free_names(char **names)
 {
 	config_free_list(names);
+}
+
+static json_t *definition_json(const char *name, const struct volume_config *cfg)
+{
+	json_t *top = json_object(), *settings = json_object();
+	char *text = malloc(SETTING_TEXT_LEN);
+
+	json_object_set_new(top, "name", json_string(name));
+	json_object_set_new(top, "type", json_string(cfg->type));
+	json_object_set_new(top, "without_cache", json_string(home_of(cfg)->promise));
+	for (unsigned int i = 0; text && i < settings_count; i++) {
+		if (!(cfg->given >> i & 1))
+			continue;
+		settings_get(cfg, &settings_table[i], text);
+		json_object_set_new(settings, settings_table[i].key, json_string(text));
+	}
+	free(text);
+	json_object_set_new(top, "settings", settings);
+	return top;
+}
+
+int varve_definition(const char *name, char **ret_json)
+{
+	struct err *err = errmsg_begin();
+	struct volume_config *cfg = malloc(sizeof(*cfg));
+	int rc = cfg ? config_open(name, cfg, err) : -ENOMEM;
+	json_t *top = rc ? NULL : definition_json(name, cfg);
+	char *text = top ? json_dumps(top, JSON_COMPACT) : NULL;
+
+	json_decref(top);
+	free(cfg);
+	if (!rc && !text)
+		rc = err_set(err, -ENOMEM, "volume %s: no memory", name);
+	if (!rc)
+		*ret_json = text;
+	return rc;
 }

@@ -7,7 +7,6 @@
  *	others       what the home knows: home_ops.dump
  *
  * Nothing is written and no right is taken.
- * The log is opened as recovery would open it, over a home that holds nothing.
  */
 #include <errno.h>
 #include <jansson.h>
@@ -17,10 +16,9 @@
 #include <sys/stat.h>
 
 #include "volume/json.h"
+#include "volume/logview.h"
 #include "volume/media.h"
 #include "volume/open.h"
-
-#define LBA_END (UINT64_C(1) << 48) /* a volume's at most */
 
 /* ---- caches -------------------------------------------------------------------------------- */
 
@@ -41,31 +39,8 @@ static json_t *cache_json(const struct wlog_info *info)
 	json_put(top, "bytes_written", info->bytes_written);
 	json_put(top, "sealed_wall_ns", info->sealed_wall_ns);
 	json_object_set_new(top, "clean", json_boolean(info->clean));
+	home_tell_cache(info, top);
 	return top;
-}
-
-static void home_read(struct wlog_home *home, struct wlog_piece *piece)
-{
-	/* Nobody reads through this log. */
-	(void)home;
-	(void)piece;
-}
-
-static void home_destage(struct wlog_home *home, bool urgent)
-{
-	(void)home;
-	(void)urgent;
-}
-
-static void no_request(struct vhost *h, struct dev_req *req)
-{
-	(void)h;
-	(void)req;
-}
-
-static void no_tick(struct vhost *h)
-{
-	(void)h;
 }
 
 static json_t *segment_json(const struct wlog_seg *seg)
@@ -94,51 +69,25 @@ static json_t *segment_json(const struct wlog_seg *seg)
 	return top;
 }
 
-static int log_json(struct sluice_dev *dev, struct vhost *h, json_t **ret, struct err *err)
+static void list_segments(struct wlog *log, void *arg)
 {
-	static const struct wlog_home_ops ops = {.read = home_read, .destage = home_destage};
-	struct wlog_home home = {.ops = &ops, .sectors = LBA_END};
-	struct wlog_options opt;
-	struct wlog_seg *seg;
 	struct wlog_seg_view view = {0};
-	struct wlog *log;
-	int rc;
+	struct wlog_seg *seg;
 
-	wlog_options_default(&opt);
-	rc = wlog_open(&h->host, &dev->dev, &home, &opt, 0, &log, err);
-	if (rc)
-		return rc;
-	*ret = json_array();
-	host_enter(&h->host);
 	while ((seg = wlog_next_durable(log, view.number))) {
 		wlog_seg_view(seg, &view);
-		json_array_append_new(*ret, segment_json(seg));
+		json_array_append_new(arg, segment_json(seg));
 	}
-	host_leave(&h->host);
-	wlog_close(log);
-	return 0;
 }
 
 static int dump_log(struct dev *dev, json_t **ret, struct err *err)
 {
-	struct vhost *h = calloc(1, sizeof(*h));
-	int rc = -ENOMEM;
+	int rc;
 
-	if (!h)
-		return rc;
-	h->fill = no_request;
-	h->publish = no_request;
-	h->tick = no_tick;
-	rc = sluice_dev_new(dev, &h->dev);
-	if (!rc) {
-		rc = vhost_open(h);
-		if (!rc) {
-			rc = log_json(h->dev, h, ret, err);
-			vhost_close(h);
-		}
-		free(h->dev); /* the sluice alone: the device is the caller's */
-	}
-	free(h);
+	*ret = json_array();
+	rc = logview_visit(dev, list_segments, *ret, err);
+	if (rc)
+		json_decref(*ret);
 	return rc;
 }
 

@@ -65,9 +65,16 @@ void erase_give_cache(struct dev *dev)
 
 /* ---- volumes ------------------------------------------------------------------------------- */
 
-static int erase(const char *name, bool data, struct volume_config *cfg, struct err *err)
+static int erase(const char *name, unsigned int flags, struct volume_config *cfg, json_t *told,
+		 struct err *err)
 {
-	struct home_erase erase = {.cfg = cfg, .data = data};
+	struct home_erase erase = {
+		.cfg = cfg,
+		.data = !(flags & VARVE_DELETE_KEEP_DATA),
+		.drain = flags & VARVE_DELETE_DRAIN,
+		.force = flags & VARVE_DELETE_FORCE,
+		.told = told,
+	};
 	int rc = config_open(name, cfg, err);
 
 	if (!rc)
@@ -75,13 +82,23 @@ static int erase(const char *name, bool data, struct volume_config *cfg, struct 
 	return rc ? rc : config_remove(cfg->name, err);
 }
 
-int varve_delete(const char *name, bool data)
+int varve_delete_with(const char *name, unsigned int flags, char **ret_json)
 {
 	struct volume_config *cfg = malloc(sizeof(*cfg));
+	json_t *told = json_object();
 	struct err why = ERR_INIT;
-	int rc = cfg ? erase(name, data, cfg, &why) : -ENOMEM;
+	int rc = cfg && told ? erase(name, flags, cfg, told, &why) : -ENOMEM;
 
 	free(cfg);
+	/* Memory that is missing for the text changes nothing of what has been done. */
+	if (ret_json)
+		*ret_json = json_dumps(told, JSON_COMPACT);
+	json_decref(told);
 	errmsg_begin();
 	return rc ? errmsg_set(rc, "deleting volume %s: %s", name, err_text(&why, rc)) : 0;
+}
+
+int varve_delete(const char *name, bool data)
+{
+	return varve_delete_with(name, data ? 0 : VARVE_DELETE_KEEP_DATA, NULL);
 }

@@ -5,12 +5,12 @@
  */
 #include "volume/home.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
 static const struct home_ops *const homes[] = {
 	&home_lsvd,
+	&home_boost,
 };
 
 #define HOMES (sizeof(homes) / sizeof(homes[0]))
@@ -42,14 +42,20 @@ const char *home_types(char text[64])
 
 int home_spec(const char *text, struct volume_config *cfg, struct err *err)
 {
-	int rc = -EINVAL;
+	int rc = 1;
 
 	/* The first type takes whatever no other one knows as its own. */
-	for (unsigned int i = HOMES; i-- > 0 && rc == -EINVAL;) {
-		err_clear(err);
+	for (unsigned int i = HOMES; i-- > 0 && rc > 0;) {
 		rc = homes[i]->spec(text, cfg, err);
 		if (!rc)
 			snprintf(cfg->type, sizeof(cfg->type), "%s", homes[i]->type);
 	}
 	return rc;
+}
+
+void home_tell_cache(const struct wlog_info *info, json_t *top)
+{
+	for (unsigned int i = 0; i < HOMES; i++)
+		if (homes[i]->tell_cache)
+			homes[i]->tell_cache(info, top);
 }

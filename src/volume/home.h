@@ -42,6 +42,7 @@ struct home_facts {
 	struct uuid uuid;
 	uint64_t size_bytes;
 	uint32_t block_bytes;
+	bool discards; /* false: a discard would not free anything, and is not logged */
 };
 
 #define HOME_REASONS 4
@@ -79,7 +80,7 @@ struct home_ops {
 
 	/* Whether the configuration says all that opening needs. */
 	int (*configured)(const struct volume_config *cfg, struct err *err);
-	/* What follows the comma of "CACHE,..."; -EINVAL: not this type's. */
+	/* What follows the comma of "CACHE,..."; 1: not this type's. */
 	int (*spec)(const char *text, struct volume_config *cfg, struct err *err);
 	/* Sets vol->home, and one of vol->h.store and vol->h.backing. */
 	int (*media_open)(struct varve_volume *vol, struct err *err);
@@ -98,6 +99,8 @@ struct home_ops {
 	int (*check)(const struct volume_config *cfg, struct varve_check *check, struct err *err);
 	/* The ranges that a check reads through the volume: the run at or after lba. */
 	uint64_t (*check_run)(struct home *home, uint64_t lba, uint64_t end, bool *ret_read);
+	/* What a log says of the home that it belongs to; NULL: nothing. */
+	void (*tell_cache)(const struct wlog_info *info, json_t *top);
 	int (*dump)(const struct volume_config *cfg, const char *what, json_t **ret,
 		    struct err *err);
 
@@ -147,6 +150,7 @@ struct home_ops {
 };
 
 extern const struct home_ops home_lsvd;
+extern const struct home_ops home_boost;
 
 /* NULL: there is no such type. */
 const struct home_ops *home_find(const char *type);
@@ -154,6 +158,8 @@ const struct home_ops *home_find(const char *type);
 const struct home_ops *home_of(const struct volume_config *cfg);
 /* "lsvd, boost" */
 const char *home_types(char text[64]);
+/* What a log says of its home, whatever type that has. */
+void home_tell_cache(const struct wlog_info *info, json_t *top);
 /* As home_ops.spec, of whatever type the text is; sets the type too. */
 int home_spec(const char *text, struct volume_config *cfg, struct err *err);
 

@@ -346,6 +346,7 @@ static void facts(struct home *home, struct home_facts *ret)
 	ret->uuid = st.info.uuid;
 	ret->size_bytes = st.sectors * DEV_SECTOR_BYTES;
 	ret->block_bytes = st.info.block_bytes;
+	ret->discards = true;
 }
 
 /* ---- status -------------------------------------------------------------------------------- */

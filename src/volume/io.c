@@ -327,11 +327,19 @@ static enum dev_op dev_op_of(enum varve_op op)
 	return ops[op];
 }
 
-/* Of a discard only whole blocks count: the rest of the range stays as it was. */
+/*
+ * Of a discard only whole blocks count: the rest of the range stays as it was. Nothing of it counts
+ * with block 0.
+ */
 static void trim_discard(struct vio *v, uint32_t block)
 {
-	const uint64_t end = (v->req.off_bytes + v->req.len_bytes) / block * block;
+	uint64_t end;
 
+	if (!block) {
+		v->req.len_bytes = 0;
+		return;
+	}
+	end = (v->req.off_bytes + v->req.len_bytes) / block * block;
 	v->req.off_bytes = (v->req.off_bytes + block - 1) / block * block;
 	v->req.len_bytes = end > v->req.off_bytes ? end - v->req.off_bytes : 0;
 }
@@ -378,7 +386,7 @@ void vio_start(struct varve_volume *vol, struct varve_io *io, bool sync)
 	if (io->op == VARVE_FLUSH) {
 		v->go = go_flush;
 	} else if (io->op == VARVE_DISCARD) {
-		trim_discard(v, vol->block_bytes);
+		trim_discard(v, vol->discards ? vol->block_bytes : 0);
 		v->go = vio_go_mutate;
 	} else if (is_plain(vol, io)) {
 		v->go = io->op == VARVE_READ ? vio_go_read : vio_go_mutate;

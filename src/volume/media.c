@@ -15,6 +15,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "base/size.h"
 #include "dev/file.h"
@@ -117,7 +118,7 @@ int media_store_open(const char *text, struct store **ret, char ret_object[STORE
 	return rc ? rc : dir_store_open(path, NULL, ret, err);
 }
 
-static int open_mem_cache(const char *text, bool read_only, struct dev **ret, struct err *err)
+static int open_mem_dev(const char *text, bool read_only, struct dev **ret, struct err *err)
 {
 	struct dev_mem_options opt = {.read_only = read_only};
 	const char *name = strchr(text + 4, ':');
@@ -126,24 +127,24 @@ static int open_mem_cache(const char *text, bool read_only, struct dev **ret, st
 	struct named *n;
 
 	if (len >= sizeof(size))
-		return err_set(err, -EINVAL, "cache %s: expected mem:SIZE or mem:SIZE:NAME", text);
+		return err_set(err, -EINVAL, "%s: expected mem:SIZE or mem:SIZE:NAME", text);
 	memcpy(size, text + 4, len);
 	size[len] = '\0';
 	if (size_parse(size, &opt.size_bytes) || !opt.size_bytes || opt.size_bytes % 4096)
 		return err_set(err, -EINVAL,
-			       "cache %s: expected mem:SIZE[:NAME], SIZE a multiple of 4K",
+			       "%s: expected mem:SIZE[:NAME], SIZE a multiple of 4K",
 			       text);
 	if (name) {
 		n = named_get(text, opt.size_bytes);
 		if (!n)
-			return err_set(err, -ENOMEM, "cache %s: no memory", text);
+			return err_set(err, -ENOMEM, "%s: no memory", text);
 		opt.bytes = n->bytes;
 	}
 	return dev_mem_open(&opt, ret, err);
 }
 
-int media_cache_open(const char *text, unsigned int flags, uint64_t bytes, struct dev **ret,
-		     bool *ret_created, struct err *err)
+static int open_dev(const char *text, unsigned int flags, uint64_t bytes, bool write_zeros,
+		    struct dev **ret, bool *ret_created, struct err *err)
 {
 	struct dev_file_options opt = {.read_only = flags & MEDIA_READ_ONLY};
 	struct err first = ERR_INIT;
@@ -152,11 +153,11 @@ int media_cache_open(const char *text, unsigned int flags, uint64_t bytes, struc
 	if (ret_created)
 		*ret_created = false;
 	if (media_is_mem(text))
-		return open_mem_cache(text, opt.read_only, ret, err);
+		return open_mem_dev(text, opt.read_only, ret, err);
 	rc = dev_file_open(text, &opt, ret, &first);
 	if (rc == -ENOENT && (flags & MEDIA_CREATE)) {
 		opt.create = true;
-		opt.write_zeros = true;
+		opt.write_zeros = write_zeros;
 		opt.create_bytes = bytes;
 		rc = dev_file_open(text, &opt, ret, err);
 		if (!rc && ret_created)
@@ -164,4 +165,52 @@ int media_cache_open(const char *text, unsigned int flags, uint64_t bytes, struc
 		return rc;
 	}
 	return rc ? err_set(err, rc, "%s", err_text(&first, rc)) : 0;
+}
+
+int media_cache_open(const char *text, unsigned int flags, uint64_t bytes, struct dev **ret,
+		     bool *ret_created, struct err *err)
+{
+	return open_dev(text, flags, bytes, true, ret, ret_created, err);
+}
+
+int media_backing_open(const char *text, unsigned int flags, uint64_t bytes, struct dev **ret,
+		       struct err *err)
+{
+	return open_dev(text, flags, bytes, false, ret, NULL, err);
+}
+
+/* ---- what a name leads to ------------------------------------------------------------------ */
+
+bool media_is_block(const char *text)
+{
+	struct stat st;
+
+	return !media_is_mem(text) && !stat(text, &st) && S_ISBLK(st.st_mode);
+}
+
+bool media_same(const char *a, const char *b)
+{
+	struct stat sa, sb;
+
+	if (media_is_mem(a) || media_is_mem(b))
+		return !strcmp(a, b) && strchr(a + 4, ':');
+	if (stat(a, &sa) || stat(b, &sb))
+		return false;
+	if (S_ISBLK(sa.st_mode) && S_ISBLK(sb.st_mode))
+		return sa.st_rdev == sb.st_rdev;
+	return sa.st_dev == sb.st_dev && sa.st_ino == sb.st_ino;
+}
+
+#define BLANK_BYTES (128u << 10)
+
+bool media_is_blank(struct dev *dev)
+{
+	const size_t len = dev->size_bytes < BLANK_BYTES ? (size_t)dev->size_bytes : BLANK_BYTES;
+	char *buf = calloc(1, BLANK_BYTES);
+	bool blank = buf && !dev_pread(dev, buf, len, 0);
+
+	for (size_t i = 0; blank && i < len; i++)
+		blank = !buf[i];
+	free(buf);
+	return blank;
 }

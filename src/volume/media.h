@@ -34,4 +34,14 @@ enum {
 int media_cache_open(const char *text, unsigned int flags, uint64_t bytes, struct dev **ret,
 		     bool *ret_created, struct err *err);
 
+/* A boost volume's backing device; what MEDIA_CREATE makes is allocated, not written. */
+int media_backing_open(const char *text, unsigned int flags, uint64_t bytes, struct dev **ret,
+		       struct err *err);
+
+bool media_is_block(const char *text);
+/* Whether two names lead to one device, file, or named memory. */
+bool media_same(const char *a, const char *b);
+/* The first 128 KiB, where a log, a partition table or a file system has its mark, are zeros. */
+bool media_is_blank(struct dev *dev);
+
 #endif

@@ -22,7 +22,7 @@ static int change(struct varve_volume *vol, const char *text)
 
 	if (!setting || !value)
 		return errmsg_set(-EINVAL, "%s: expected flush, drain, drop_caches, checkpoint, "
-					   "suspend, resume, clear_stat, or a setting that can "
+					   "suspend, resume, resize, clear_stat, or a setting that can "
 					   "change while running, and its value",
 				  text);
 	if (!settings_has(&vol->cfg, setting))
@@ -43,6 +43,39 @@ static int change(struct varve_volume *vol, const char *text)
 		vol->home->ops->hold(vol->home, true);
 	volume_leave(vol);
 	return rc;
+}
+
+/* ---- resize -------------------------------------------------------------------------------- */
+
+/* "resize [SIZE] [shrink]" */
+static int resize(struct varve_volume *vol, const char *text)
+{
+	char size[SIZE_TEXT_LEN + 8] = "";
+	const char *at = text + strlen("resize");
+	unsigned int flags = 0;
+	uint64_t bytes = 0;
+
+	while (*at == ' ') {
+		const size_t len = strcspn(++at, " ");
+
+		if (len == 6 && !strncmp(at, "shrink", 6)) {
+			flags = VARVE_RESIZE_SHRINK;
+		} else if (!size[0] && len && len < sizeof(size)) {
+			memcpy(size, at, len);
+			size[len] = '\0';
+		} else {
+			return errmsg_set(-EINVAL, "%s: expected resize [SIZE] [shrink]", text);
+		}
+		at += len;
+	}
+	if (size[0] && (size_parse(size, &bytes) || !bytes))
+		return errmsg_set(-EINVAL, "%s: expected a size such as 512M or 20G", size);
+	return varve_resize(vol, bytes, flags);
+}
+
+static bool is_resize(const char *text)
+{
+	return !strncmp(text, "resize", 6) && (!text[6] || text[6] == ' ');
 }
 
 /* ---- words --------------------------------------------------------------------------------- */
@@ -154,7 +187,10 @@ int message_run(struct varve_volume *vol, const char *text, const struct cancel 
 
 	if (rc)
 		return rc;
-	rc = word ? word->say(vol, cancel) : change(vol, text);
+	if (is_resize(text))
+		rc = resize(vol, text);
+	else
+		rc = word ? word->say(vol, cancel) : change(vol, text);
 	if (rc)
 		return errmsg_set(rc, "%s of volume %s: %s", text, vol->cfg.name, strerror(-rc));
 	if (ret_json)

@@ -14,8 +14,8 @@
  *
  * Invariants
  *   1. In PAUSED no request is in the engine, once volume_pause() has returned 0.
- *   2. quiet is true only while suspended: the engine gets no ticks, so that no retry, no age and no
- *      deadline begins anything.
+ *   2. quiet is true only while suspended: the engine gets no ticks, so that no retry, no age and
+ *      no deadline begins anything.
  *   3. Waiting here ends with home_timeout: a full log whose home has failed keeps its writers.
  *
  * Locks: the host's, for everything here.
@@ -163,13 +163,12 @@ static int become_quiet(struct varve_volume *vol, const struct cancel *cancel)
 	int rc = 0;
 
 	volume_enter(vol);
-	if (VARVE_STEP("volume.hold_in_suspend"))
-		vol->home->ops->hold(vol->home, true);
+	vol->home->ops->hold(vol->home, true);
 	vol->quiet = true;
 	/* Leaving starts what has been submitted. */
 	volume_leave(vol);
 	volume_enter(vol);
-	while (!rc && !vol->home->ops->idle(vol->home)) {
+	while (!rc && !vol->home->ops->idle(vol->home) && VARVE_STEP("volume.idle_in_suspend")) {
 		rc = give_up(cancel, deadline_ns);
 		if (!rc)
 			vhost_wait(&vol->h, deadline_ns);

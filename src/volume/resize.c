@@ -5,12 +5,12 @@
  * The volume is paused meanwhile (pause.c): what was in flight has ended, what comes waits, and is
  * tested against the new size when it starts again (io.c, beyond_end()).
  *
- * A home whose engine can change its size does so (home_ops.resize): of a shrinking what lies beyond
- * is zeroed and drained before, so that it cannot come back. One whose size is its medium's has its
- * engine closed, the medium changed, and the engine opened again:
+ * A home whose engine can change its size does so (home_ops.resize): of a shrinking what lies
+ * beyond is zeroed and drained before, so that it cannot come back. One whose size is its medium's
+ * has its engine closed, the medium changed, and the engine opened again:
  *
  *	grow:    flush --> close (as a crash) --> medium --> open --> acquire
- *	shrink:  flush --> drain --> release, the log is empty and says so --> close --> medium --> ...
+ *	shrink:  flush --> drain --> release: the log says that it is empty --> close --> ...
  *
  * What is durable when: the new size before varve_resize() returns, and before any request beyond
  * the smaller of the two sizes is accepted. A crash in between leaves either size.

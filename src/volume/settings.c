@@ -32,19 +32,25 @@
 
 const struct setting settings_table[] = {
 	{"type", SETTING_TEXT, SETTING_DEFINES, 0, AT(type), 1, 16,
-	 "Kind of home: lsvd, a stream of objects"},
+	 "Kind of home: lsvd, a stream of objects; boost, a block device written in place"},
+	{"uuid", SETTING_UUID, 0, TYPE_BOOST, AT(uuid), 0, 0,
+	 "The volume's identity, which its cache must have; made when it is created"},
 	{"size", SETTING_BYTES64, SETTING_ONCE, 0, AT(size_bytes), 512, 131072 * TIB,
 	 "Size of a new volume, or of a new backing file; a multiple of block_size"},
 	{"block_size", SETTING_BYTES64, SETTING_DEFINES | SETTING_POWER2, 0, AT(block_bytes), 512,
 	 4096, "Unit of atomicity"},
 	{"store", SETTING_TEXT, 0, TYPE_LSVD, AT(store), 1, SETTING_TEXT_LEN,
 	 "Where the objects are: dir:/path/base, /path/base, or mem:NAME"},
+	{"backing", SETTING_TEXT, 0, TYPE_BOOST, AT(backing), 1, SETTING_TEXT_LEN,
+	 "The backing device: a file or block device, or mem:SIZE[:NAME]"},
 	{"cache", SETTING_TEXT, 0, 0, AT(cache), 1, SETTING_TEXT_LEN,
 	 "The log's file or block device, or mem:SIZE; none: only what the home holds, read-only"},
 	{"cache_size", SETTING_BYTES64, 0, 0, AT(cache_bytes), MIB, 64 * TIB,
 	 "Size of a cache file that is to be created"},
 	{"format_cache", SETTING_BOOL, SETTING_CREATE, 0, AT(format_cache), 0, 1,
 	 "Format the cache even if it exists"},
+	{"template", SETTING_TEXT, SETTING_CREATE, 0, AT(template_name), 1, VOLUME_NAME_MAX + 1,
+	 "Settings that are read first, from NAME.template beside the definitions"},
 	{"read_only", SETTING_BOOL, 0, 0, AT(read_only), 0, 1, "Refuse mutations"},
 	{"segment_size", SETTING_BYTES32, 0, 0, AT(log.segment_bytes), 4 * KIB, 8 * MIB,
 	 "Data in a segment of the log at most"},
@@ -73,6 +79,13 @@ const struct setting settings_table[] = {
 	 TIB, "Memory for object headers"},
 	{"map_limit", SETTING_BYTES64, 0, TYPE_LSVD, AT(lsvd.map_limit_bytes), MIB, 64 * TIB,
 	 "Memory for the map"},
+	{"nr_max_batched_migration", SETTING_COUNT32, SETTING_RUNNING, TYPE_BOOST,
+	 AT(boost.nr_max_batched_migration), 1, 4096,
+	 "Segments that are written back together, sorted"},
+	{"allow_migrate", SETTING_BOOL, SETTING_RUNNING, TYPE_BOOST, AT(boost.allow_migrate), 0, 1,
+	 "Write back without need; no: only when the log is full, or when told to"},
+	{"backing_writes_in_flight", SETTING_COUNT32, 0, TYPE_BOOST, AT(boost.writes_in_flight),
+	 1, 1024, "Writes at the backing device at once while data is written back"},
 	{"retry_min", SETTING_NS, 0, 0, AT(retry_min_ns), 1000, DAY,
 	 "First pause after an error of the home"},
 	{"retry_max", SETTING_NS, 0, 0, AT(retry_max_ns), 1000, DAY,
@@ -93,6 +106,7 @@ void settings_default(struct volume_config *cfg)
 	snprintf(cfg->type, sizeof(cfg->type), "lsvd");
 	cfg->block_bytes = 512;
 	lsvd_options_default(&cfg->lsvd);
+	boost_options_default(&cfg->boost);
 	wlog_options_default(&cfg->log);
 	cfg->batch_age_ns = cfg->lsvd.batch_age_ns;
 	cfg->retry_min_ns = cfg->lsvd.retry_min_ns;
@@ -324,6 +338,11 @@ int settings_apply(struct volume_config *cfg, const char *const *list, struct er
 	return 0;
 }
 
+void settings_mark(struct volume_config *cfg, const char *key)
+{
+	cfg->given |= UINT64_C(1) << (settings_find(key, strlen(key)) - settings_table);
+}
+
 bool settings_given(const struct volume_config *cfg, const char *key)
 {
 	const struct setting *setting = settings_find(key, strlen(key));
@@ -338,6 +357,7 @@ static const struct {
 	const char *type;
 } type_bits[] = {
 	{TYPE_LSVD, "lsvd"},
+	{TYPE_BOOST, "boost"},
 };
 
 bool settings_has(const struct volume_config *cfg, const struct setting *setting)

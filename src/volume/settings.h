@@ -12,6 +12,8 @@
 
 #include "base/err.h"
 #include "base/size.h"
+#include "base/uuid.h"
+#include "boost/boost.h"
 #include "lsvd/lsvd.h"
 #include "wlog/wlog.h"
 
@@ -24,8 +26,11 @@ struct volume_config {
 	uint64_t size_bytes;
 	uint64_t block_bytes;
 	char store[SETTING_TEXT_LEN];
+	char backing[SETTING_TEXT_LEN];
 	char cache[SETTING_TEXT_LEN];
 	uint64_t cache_bytes;
+	char template_name[VOLUME_NAME_MAX + 1];
+	struct uuid uuid;
 	bool format_cache;
 	bool read_only;
 	/* Of every type. */
@@ -36,6 +41,7 @@ struct volume_config {
 	bool hold;
 	/* Of one type; what stands above is not looked for in these. */
 	struct lsvd_options lsvd;
+	struct boost_options boost;
 	uint64_t given; /* bit i: table[i] was set */
 };
 
@@ -93,6 +99,9 @@ void settings_get(const struct volume_config *cfg, const struct setting *setting
 
 /* Sets all of a NULL-terminated list of key=value; NULL is an empty list. */
 int settings_apply(struct volume_config *cfg, const char *const *list, struct err *err);
+
+/* Counts it as given, so that a definition that is written has it. */
+void settings_mark(struct volume_config *cfg, const char *key);
 
 bool settings_given(const struct volume_config *cfg, const char *key);
 

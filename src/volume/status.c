@@ -76,26 +76,23 @@ static json_t *log_status(const struct wlog_status *st)
 	return log;
 }
 
-static json_t *cache_status(struct varve_volume *vol)
+json_t *status_dev_json(struct dev *dev, const char *path)
 {
+	json_t *top = json_object();
 	struct dev_counters c = {0};
-	json_t *cache;
 
-	if (!vol->h.dev)
-		return json_null();
-	cache = json_object();
-	vol->h.dev->dev.ops->counters(&vol->h.dev->dev, &c);
-	json_object_set_new(cache, "path", json_string(vol->cfg.cache));
-	json_put(cache, "size_bytes", vol->h.dev->dev.size_bytes);
-	json_put(cache, "reads", c.reads);
-	json_put(cache, "read_bytes", c.read_bytes);
-	json_put(cache, "writes", c.writes);
-	json_put(cache, "write_bytes", c.write_bytes);
-	json_put(cache, "flushes", c.flushes);
-	json_put(cache, "discards", c.discards);
-	json_put(cache, "discard_bytes", c.discard_bytes);
-	json_put(cache, "errors", c.errors);
-	return cache;
+	dev->ops->counters(dev, &c);
+	json_object_set_new(top, "path", json_string(path));
+	json_put(top, "size_bytes", dev->size_bytes);
+	json_put(top, "reads", c.reads);
+	json_put(top, "read_bytes", c.read_bytes);
+	json_put(top, "writes", c.writes);
+	json_put(top, "write_bytes", c.write_bytes);
+	json_put(top, "flushes", c.flushes);
+	json_put(top, "discards", c.discards);
+	json_put(top, "discard_bytes", c.discard_bytes);
+	json_put(top, "errors", c.errors);
+	return top;
 }
 
 static void add_reason(json_t *reasons, const char *text)
@@ -155,7 +152,7 @@ static json_t *settings_status(const struct varve_volume *vol)
  * What a segment buffer takes: as it was set, but a log makes its segments shorter until sixteen of
  * them, with their headers, fit into its ring.
  */
-static uint64_t segment_bytes(uint64_t set_bytes, uint64_t ring_bytes)
+uint64_t status_segment_bytes(uint64_t set_bytes, uint64_t ring_bytes)
 {
 	uint64_t bytes = set_bytes / WLOG_BLOCK * WLOG_BLOCK;
 
@@ -167,9 +164,9 @@ static uint64_t segment_bytes(uint64_t set_bytes, uint64_t ring_bytes)
 static void put_engine(json_t *top, const struct home_look *look, uint64_t set_segment_bytes)
 {
 	const uint64_t buffers_bytes =
-		look->has_log
-			? look->log.buffers * segment_bytes(set_segment_bytes, look->log.ring_bytes)
-			: 0;
+		look->has_log ? look->log.buffers * status_segment_bytes(set_segment_bytes,
+									 look->log.ring_bytes)
+			      : 0;
 
 	json_object_set_new(top, "acquired", json_boolean(look->acquired));
 	json_object_set_new(top, "hold", json_boolean(look->hold));
@@ -207,8 +204,11 @@ static json_t *status_json(struct varve_volume *vol)
 		judge(top, suspended, &look);
 		put_engine(top, &look, vol->cfg.log.segment_bytes);
 	}
+	json_object_set_new(top, "without_cache", json_string(vol->home->ops->promise));
 	json_object_set_new(top, "suspended", json_boolean(suspended));
-	json_object_set_new(top, "cache", cache_status(vol));
+	json_object_set_new(top, "cache",
+			    vol->h.dev ? status_dev_json(&vol->h.dev->dev, vol->cfg.cache)
+				       : json_null());
 	vol->home->ops->tell(vol->home, rc ? NULL : &look, top);
 	json_object_set_new(top, "settings", settings_status(vol));
 	return top;

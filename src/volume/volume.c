@@ -202,6 +202,7 @@ void volume_learn(struct varve_volume *vol)
 		return;
 	/* These stay the same for ever, and are read without a lock. */
 	vol->block_bytes = facts.block_bytes;
+	vol->discards = facts.discards;
 	vol->uuid = facts.uuid;
 }
 
@@ -295,6 +296,7 @@ void varve_get_info(struct varve_volume *volume, struct varve_info *ret)
 	ret->cut_lsn = volume->cut.lsn;
 	ret->cut_wall_ns = volume->cut.wall_ns;
 	ret->cut_lost_bytes = volume->cut.lost_bytes;
+	ret->cut_unknown = volume->cut.unknown;
 }
 
 int varve_extent(struct varve_volume *volume, uint64_t offset, uint64_t length,

@@ -62,6 +62,7 @@ struct varve_volume {
 	bool read_only;
 	bool discard_cache;
 	uint32_t block_bytes;
+	bool discards; /* else they are done at once: the home has no use for them */
 	_Atomic uint64_t size_bytes; /* volume_size() */
 	uint64_t opened_ns;
 	struct uuid uuid;
@@ -248,6 +249,10 @@ int volume_paused_io(struct varve_volume *vol, enum dev_op op, uint64_t off_byte
 int volume_suspend(struct varve_volume *vol, const struct cancel *cancel);
 int volume_resume(struct varve_volume *vol); /* -EALREADY: it is not suspended */
 bool volume_is_suspended(struct varve_volume *vol);
+
+/* status.c: counters of a device, and what a segment buffer takes in a ring of that size. */
+json_t *status_dev_json(struct dev *dev, const char *path);
+uint64_t status_segment_bytes(uint64_t set_bytes, uint64_t ring_bytes);
 
 /* As varve_message(), with a wait that can be ended. */
 int message_run(struct varve_volume *vol, const char *text, const struct cancel *cancel,

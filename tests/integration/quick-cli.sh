@@ -37,7 +37,7 @@ fails "the name exists" 1 "exists" "$V" create x "${base[@]}"
 fails "the objects exist" 1 "." "$V" create y "${base[@]}" --cache "$T/c2"
 fails "the cache is another volume's" 1 "." "$V" create y "${base[@]}" --store "dir:$T/s/other"
 
-is "list" "$("$V" list)" "$(printf '%-20s -' x)"
+is "list" "$("$V" list)" "$(printf '%-20s lsvd   -' x)"
 is "list --json" "$("$V" list --json | jq -c '[.[].name]')" '["x"]'
 is "info --json" "$("$V" info x --json | jq -r .size_bytes)" $((16 << 20))
 is "its type" "$("$V" info x --json | jq -r .type)" lsvd

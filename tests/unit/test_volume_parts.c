@@ -105,7 +105,9 @@ TEST(every_setting_reads_back_what_it_writes)
 	settings_default(cfg);
 	settings_default(again);
 	snprintf(cfg->store, sizeof(cfg->store), "dir:/a/b");
+	snprintf(cfg->backing, sizeof(cfg->backing), "/b");
 	snprintf(cfg->cache, sizeof(cfg->cache), "/c");
+	snprintf(cfg->template_name, sizeof(cfg->template_name), "t");
 	cfg->size_bytes = 1536 << 20;
 	cfg->cache_bytes = 1 << 20;
 	for (unsigned int i = 0; i < settings_count; i++) {
