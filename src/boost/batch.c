@@ -80,6 +80,8 @@ static void batch_timer(struct timer *timer)
 
 	b->batch.phase = BATCH_NONE;
 	b->st.retries++;
+	if (b->batch.widen)
+		gather_reset(b);
 	batch_look(b);
 }
 
@@ -415,6 +417,7 @@ void wb_ended(struct boost *b)
 	}
 	bt->tries = 0;
 	bt->phase = BATCH_NONE;
+	bt->widen = false;
 	batch_unpin(b);
 	wlog_destaged(b->log, b->home_number);
 	gather_reset(b);

@@ -187,6 +187,7 @@ struct batch {
 	struct dev_req flush_req;
 	/* Refused places (refused.c). */
 	bool careful; /* one by one, so as to find them */
+	bool widen; /* all of it was refused: the next try takes as much as it may */
 	struct refused refused[BATCH_REFUSED];
 	uint32_t nrefused, refused_at;
 	uint64_t refused_lba; /* goes on here */
@@ -322,6 +323,7 @@ uint64_t build_segment_of(const struct batch *bt, uint64_t value);
 /* refused.c */
 bool refused_careful(const struct boost *b);
 bool refused_add(struct batch *bt, const struct dev_req *req); /* false: no room */
+void refused_all(struct boost *b);
 void refused_relog(struct boost *b);			       /* then wb_build() or wb_failed() */
 void refused_stop(struct boost *b);
 

@@ -7,8 +7,9 @@
  *
  *   full     nr_max_batched_migration segments' worth, BATCH_BYTES_MAX and a quarter of the ring
  *            at most: with a small cache writers would have to wait before a larger one is full
+ *            (but BATCH_BYTES_MAX if the last one was refused as a whole: see refused.c)
  *   old      the oldest of it is as old as batch_age_ns (boost_tick)
- *   urgent   the log has no room for somebody who waits
+ *   urgent   the log has no space for somebody who waits
  *   drained  somebody waits for it to be home
  *
  *   hold              only what is drained, and no segment more
@@ -30,10 +31,10 @@ static uint64_t gather_limit(const struct boost *b)
 	const uint64_t each = (uint64_t)b->opt.log.segment_bytes + HEADER_BYTES;
 	uint64_t limit = each * b->opt.nr_max_batched_migration;
 
-	if (limit > BATCH_BYTES_MAX)
-		limit = BATCH_BYTES_MAX;
 	if (limit > b->ring_bytes / 4)
 		limit = b->ring_bytes / 4;
+	if (limit > BATCH_BYTES_MAX || b->batch.widen)
+		limit = BATCH_BYTES_MAX;
 	return limit;
 }
 
@@ -85,6 +86,20 @@ static bool gather_more_comes(const struct boost *b, uint64_t lsn)
 	return !st.failed;
 }
 
+/*
+ * Somebody waits for room. In memory, perhaps, which the cache device gives back, and writeback does
+ * not: for space only if a write of the largest size might find none.
+ */
+static bool gather_log_full(const struct boost *b)
+{
+	const uint64_t seg = b->opt.log.segment_bytes;
+	const uint64_t most = (wlog_max_io_bytes(b->log) / seg + 6) * (seg + seg / 8 + 8192);
+	struct wlog_status st;
+
+	wlog_status(b->log, &st);
+	return st.ring_bytes - st.used_bytes < most;
+}
+
 bool gather_due(struct boost *b)
 {
 	const uint64_t drain = boost_drain_target(b);
@@ -96,7 +111,7 @@ bool gather_due(struct boost *b)
 		return true;
 	if (b->hold)
 		return false;
-	if (b->urgent)
+	if (b->urgent && gather_log_full(b))
 		return true;
 	if (!b->allow_migrate)
 		return false;

@@ -9,11 +9,13 @@
  * goes home. Some time later the refused data is in a batch again. It may be accepted then (drives
  * give sectors another place), or overwritten, or go to the head once more.
  *
- * This is bounded: a batch with more than BATCH_REFUSED such places, or of which nothing at all
- * could be written, is one of a device that fails, and is tried again as it is. Between two rounds
- * lies at least one back-off, which grows with their number, but not so far that one bad place would
- * keep back what is written with it. A full log may have no room for what is refused: then the batch
- * is tried as it is once more, since the device may have come back.
+ * This is bounded: a batch with more than BATCH_REFUSED such places is one of a device that fails,
+ * and is tried again. So is one of which nothing at all could be written; but that may also be a
+ * small batch that holds nothing else, so the next try takes as much as a batch may have, to tell
+ * the one from the other. Between two rounds lies at least one back-off, which grows with their
+ * number, but not so far that one bad place would keep back what is written with it. A full log may
+ * have no room for what is refused: then the batch is tried as it is once more, since the device may
+ * have come back.
  *
  * Invariants:
  *   1. nothing is given up: refused data is in the log, durable, until it is home or overwritten;
@@ -147,6 +149,13 @@ static void refused_next(struct boost *b)
 		b->busy--;
 		wb_failed(b, r);
 	}
+}
+
+/* Nothing was written: this is a device that fails, or a batch that holds nothing else. */
+void refused_all(struct boost *b)
+{
+	b->batch.widen = true;
+	wb_failed(b, b->batch.refused_error);
 }
 
 void refused_relog(struct boost *b)

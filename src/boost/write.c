@@ -149,7 +149,7 @@ static void batch_issue(struct boost *b)
 	else if (bt->nrefused && bt->writes_done)
 		refused_relog(b);
 	else if (bt->nrefused)
-		wb_failed(b, bt->refused_error); /* all of it: that is no matter of places */
+		refused_all(b);
 	else
 		batch_flush(b);
 }

@@ -10,6 +10,9 @@
  * boost_backing_flush_fails: of flushes of the backing device alone, with a log that is full all
  * the time; no operation may fail for it, and none may be lost.
  *
+ * boost_refused_places: there are places that the backing device does not take; nothing else waits
+ * for these.
+ *
  * boost_corruption: writes to the cache are lost or go astray, bits rot. What is read at all is
  * what was once written there, and so is everything on the backing device: never garbage, another
  * sector's or another volume's (P5).
@@ -25,6 +28,10 @@
 static const struct crash_profile profile = {.target = &crash_on_boost, .ops = 60};
 static const struct crash_profile tight = {
 	.target = &crash_on_boost, .ops = 60, .disk_kib = 64};
+
+/* What is refused must not be all that there is in the log: so devices look that fail. */
+static const struct crash_profile roomy = {
+	.target = &crash_on_boost, .ops = 60, .disk_kib_min = 512};
 
 static void run_errors(uint64_t seed)
 {
@@ -53,7 +60,7 @@ static void run_errors(uint64_t seed)
 
 TEST(boost_errors)
 {
-	uint64_t runs = crash_images(20000);
+	uint64_t runs = crash_images(10000);
 	bool only = false;
 
 	for (uint64_t i = 0; i < runs && !only; i++)
@@ -97,11 +104,69 @@ static void run_flush_fails(uint64_t seed)
 
 TEST(boost_backing_flush_fails)
 {
-	uint64_t runs = crash_images(20000);
+	uint64_t runs = crash_images(10000);
 	bool only = false;
 
 	for (uint64_t i = 0; i < runs && !only; i++)
 		run_flush_fails(crash_seed(i, &only));
+}
+
+/* ---- places that are refused ----------------------------------------------------------------- */
+
+/* A sector or two that the backing device does not take, for good or for some time. */
+static void plan_place(struct fault_run *r)
+{
+	uint32_t lba = (uint32_t)rng_below(&r->rng, r->cfg.sectors);
+	struct sim_fault f = {.kind = SIM_DEV_ERROR, .ops = FAULT_DEV_WRITES, .error = -EIO};
+
+	f.nth = rng_between(&r->rng, 1, 3);
+	f.times = rng_chance(&r->rng, 1, 2) ? rng_between(&r->rng, 1, 40) : 0;
+	f.off_bytes = (r->cfg.lba_base + lba) * DEV_SECTOR_BYTES;
+	f.len_bytes = rng_between(&r->rng, 1, 2) * DEV_SECTOR_BYTES;
+	CHECK_OK(sim_disk_fault(r->u.backing, &f));
+}
+
+/* What is refused stays in the log, is not lost, and is not put over what is newer. */
+static void run_refused(uint64_t seed)
+{
+	struct err err = ERR_INIT;
+	struct fault_run r;
+
+	fault_begin(&r, &roomy, "boost_refused_places", seed);
+	r.cfg.full_timeout_ns = 0;
+	/* Room for some of them in the space that the log keeps back: that is about a segment. */
+	r.cfg.segment_bytes = 32768;
+	/* Opened again, for these. */
+	session_kill(r.s, SIM_KEEP_ALL);
+	fault_recover(&r);
+	fault_check_promises(&r);
+	plan_place(&r);
+	for (uint32_t generation = 0; generation < 3; generation++) {
+		/* What is refused is not home, whatever is said of its segment. */
+		r.u.home_unknown = true;
+		fault_work(&r, (uint32_t)rng_between(&r.rng, 200, 1200));
+		if (rng_chance(&r.rng, 1, 2))
+			session_settle(r.s);
+		CHECK_EQ(r.s->errors, 0);
+		fault_crash(&r);
+		if (fault_reopen(&r, false, &err))
+			crash_fail("does not recover: %s", err_text(&err, -1));
+		fault_check_promises(&r);
+	}
+	fault_heal(&r);
+	r.u.tolerant = false;
+	CHECK(session_close(r.s));
+	r.s = NULL;
+	fault_end(&r);
+}
+
+TEST(boost_refused_places)
+{
+	uint64_t runs = crash_images(10000);
+	bool only = false;
+
+	for (uint64_t i = 0; i < runs && !only; i++)
+		run_refused(crash_seed(i, &only));
 }
 
 /* ---- corruption ------------------------------------------------------------------------------ */
@@ -147,7 +212,7 @@ static void run_corruption(uint64_t seed)
 
 TEST(boost_corruption)
 {
-	uint64_t runs = crash_images(20000);
+	uint64_t runs = crash_images(10000);
 	bool only = false;
 
 	for (uint64_t i = 0; i < runs && !only; i++)

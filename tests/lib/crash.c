@@ -71,6 +71,8 @@ void crash_config_random(struct crash_config *cfg, const struct crash_profile *p
 
 	if (p->disk_kib && ring_kib > p->disk_kib)
 		ring_kib = p->disk_kib;
+	if (ring_kib < p->disk_kib_min)
+		ring_kib = p->disk_kib_min;
 	memset(cfg, 0, sizeof(*cfg));
 	cfg->sectors = ONE_OF(rng, 16, 40, 64, 96, 128);
 	/* So that they lie on both sides of the border between two shards of a checkpoint. */

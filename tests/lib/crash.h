@@ -27,7 +27,8 @@ struct crash_profile {
 	const struct crash_target *target;
 	uint32_t share_ppm;   /* of VARVE_CRASH_IMAGES */
 	uint32_t ops;         /* of the program, at most */
-	uint32_t disk_kib;    /* of the cache at most; 0: 512 */
+	uint32_t disk_kib;    /* of the cache's ring at most; 0: 512 */
+	uint32_t disk_kib_min; /* and at least */
 	bool dense;           /* every persistence point, every prefix */
 	bool big_writes;      /* larger than a segment, often */
 	uint32_t generations; /* at most; 0: 1 */

@@ -156,16 +156,29 @@ static void boost_wish(struct crash_session *s, struct crash_wish *wish)
 	boost_drain(s->engine, drain);
 }
 
+/* What the home refused counts as home with its segment, and is at the head of the log. */
+static void note_refused(struct crash_session *s, const struct boost_status *st)
+{
+	if (st->log.relogged_bytes)
+		s->u->home_unknown = true;
+}
+
 static uint64_t boost_reached(struct crash_session *s)
 {
 	struct boost_status st;
 
 	boost_status(s->engine, &st);
+	note_refused(s, &st);
 	return st.log.destaged_lsn;
 }
 
 static bool boost_is_idle(struct crash_session *s)
 {
+	struct boost_status st;
+
+	/* Asked for at least once before the engine is gone. */
+	boost_status(s->engine, &st);
+	note_refused(s, &st);
 	return boost_idle(s->engine) && (!s->sh.log || wlog_idle(s->sh.log));
 }
 
