@@ -112,6 +112,24 @@ TEST(full_log_overrides_allow_migrate)
 	brig_free(rig);
 }
 
+TEST(lack_of_memory_overrides_nothing)
+{
+	const struct brig_options opt = {.cache_bytes = 64u << 20};
+	struct brig *rig = brig_new(test_seed(), &opt);
+	const struct sim_fault slow = {
+		.kind = SIM_DEV_DELAY, .ops = 1u << DEV_WRITE, .nth = 1, .delay_ns = SECOND};
+
+	rig->opt.allow_migrate = false;
+	rig->opt.log.buffers = 4;
+	CHECK_OK(brig_open(rig));
+	CHECK_OK(sim_disk_fault(rig->cache_disk, &slow));
+	for (uint32_t i = 0; i < 12; i++)
+		CHECK_OK(brig_write(rig, i * 128, 128));
+	CHECK(rig->hs.now_ns > SECOND);
+	CHECK_EQ(brig_status(rig).batches, 0);
+	brig_free(rig);
+}
+
 TEST(drain_overrides_allow_migrate)
 {
 	struct brig *rig = brig_new(test_seed(), NULL);
