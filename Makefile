@@ -17,8 +17,8 @@ slow = VARVE_CRASH_IMAGES=$${VARVE_CRASH_IMAGES:-10000} VARVE_TEST_TIMEOUT=$${VA
 export FUZZ_SECONDS
 
 .PHONY: all deps demo test check check-asan check-tsan check-valgrind check-mutants check-model \
-	check-long check-lsvd bench-lsvd bench-boost bench-rbd check-clang fuzz-smoke cover tidy \
-	format install clean help
+	check-long check-lsvd check-rbd bench-lsvd bench-boost bench-rbd check-clang fuzz-smoke \
+	cover tidy format install clean help
 
 all: ## build everything into build/ (the default); the program is build/varve
 	@$(call build,$(BUILD))
@@ -68,6 +68,10 @@ check-long: ## crash tests with many more images and seeds; takes hours
 check-lsvd: deps ## everything of lsvd: its tests, and integration with real clients and servers
 	@$(call to_check,$(call build,$(BUILD)))
 	@$(call check,$(BUILD)) lsvd
+
+check-rbd: deps ## everything of librbd's interface: with qemu, fio and virtual machines
+	@$(call to_check,$(call build,$(BUILD)))
+	@$(call check,$(BUILD)) rbd
 
 bench-lsvd: ## measure lsvd volumes; prints a table, and notes on stderr
 	@$(call build,$(BUILD)) >&2
