@@ -6,7 +6,6 @@
 #include "cli.h"
 
 #include <stdio.h>
-#include <unistd.h>
 
 /* The codes of this command. */
 enum {
@@ -15,26 +14,16 @@ enum {
 	CHECK_FAILED = 2
 };
 
-#define BAR_WIDTH 40
-
 struct check_run {
 	json_t *problems; /* with --json */
-	bool bar;
-	int percent; /* shown last */
+	struct cli_bar bar;
 };
-
-static void bar_clear(struct check_run *run)
-{
-	if (run->bar && run->percent >= 0)
-		fprintf(stderr, "\r%*s\r", BAR_WIDTH + 16, "");
-	run->percent = -1;
-}
 
 static void found(struct varve_check *check, const char *text)
 {
 	struct check_run *run = check->user;
 
-	bar_clear(run);
+	cli_bar_clear(&run->bar);
 	if (run->problems)
 		json_array_append_new(run->problems, json_string(text));
 	else
@@ -44,35 +33,22 @@ static void found(struct varve_check *check, const char *text)
 static void progress(struct varve_check *check, uint64_t done, uint64_t total)
 {
 	struct check_run *run = check->user;
-	int percent = total ? (int)((double)done * 100.0 / (double)total) : 100;
-	int i, full;
 
-	percent = percent > 100 ? 100 : percent;
-	if (!run->bar || percent == run->percent)
-		return;
-	run->percent = percent;
-	full = percent * BAR_WIDTH / 100;
-	fputs("\r[", stderr);
-	for (i = 0; i < BAR_WIDTH; i++)
-		fputc(i < full ? '#' : '.', stderr);
-	fprintf(stderr, "] %3d %%", percent);
-	fflush(stderr);
+	cli_bar_show(&run->bar, done, total);
 }
 
 static int check_volume(const struct cli_args *args)
 {
 	const char *name = args->operands[0];
-	struct check_run run = {
-		.bar = cli_flag(args, "progress") || isatty(STDERR_FILENO),
-		.percent = -1,
-	};
+	struct check_run run = {0};
 	struct varve_check check = {.problem = found, .progress = progress, .user = &run};
 	int n;
 
+	cli_bar_init(&run.bar, cli_flag(args, "progress"));
 	if (cli_flag(args, "json"))
 		run.problems = json_array();
 	n = varve_check(name, &check);
-	bar_clear(&run);
+	cli_bar_clear(&run.bar);
 	if (n < 0) {
 		cli_fail_plain();
 	} else if (run.problems) {
