@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Reading headers ahead while opening: rolling forward needs one header after the other, and a far
- * store takes its time for each.
+ * Reading ahead while opening: parts of a checkpoint, and then headers, are wanted one after the
+ * other, and a far store takes its time for each.
  *
- * A few gets are kept in flight for the objects that the list names next. Only their beginnings are
- * read; most headers are no longer. What has been read ahead is a guess about what will be asked
+ * What will be wanted is numbered; the caller's want() says what the i-th is. A few gets are kept
+ * in flight for those that come next. What has been read ahead is a guess about what will be asked
  * for, and a failed guess is forgotten: the object is then read the ordinary way, which reports.
  *
  * Completions may come on other threads. done is the last thing that they touch, with release; the
@@ -20,26 +20,26 @@
 
 struct ahead_slot {
 	struct store_req req;
-	const struct listed *of; /* NULL: free */
-	uint8_t *buf;
+	uint8_t *buf; /* NULL: free */
+	size_t of;
 	atomic_bool done;
 };
 
 struct ahead {
 	struct store *store;
-	const char *name;
-	const struct listing *list;
+	ahead_want_fn *want;
+	const void *arg;
 	struct ahead_slot slot[AHEAD_SLOTS];
 };
 
-struct ahead *ahead_new(struct store *store, const char *name, const struct listing *list)
+struct ahead *ahead_new(struct store *store, ahead_want_fn *want, const void *arg)
 {
 	struct ahead *a = calloc(1, sizeof(*a));
 
 	if (a) {
 		a->store = store;
-		a->name = name;
-		a->list = list;
+		a->want = want;
+		a->arg = arg;
 	}
 	return a;
 }
@@ -69,12 +69,11 @@ static void ahead_wait(struct ahead *a, struct ahead_slot *slot)
 
 static void ahead_drop(struct ahead *a, struct ahead_slot *slot)
 {
-	if (!slot->of)
+	if (!slot->buf)
 		return;
 	ahead_wait(a, slot);
 	free(slot->buf);
 	slot->buf = NULL;
-	slot->of = NULL;
 }
 
 void ahead_free(struct ahead *a)
@@ -84,18 +83,19 @@ void ahead_free(struct ahead *a)
 	free(a);
 }
 
-static void ahead_start(struct ahead *a, struct ahead_slot *slot, const struct listed *e)
+static void ahead_start(struct ahead *a, struct ahead_slot *slot, size_t of, size_t len)
 {
 	struct store_req *req = &slot->req;
-	const size_t len = header_first_bytes(e->size_bytes);
 
 	slot->buf = len ? malloc(len) : NULL;
 	if (!slot->buf)
 		return;
-	slot->of = e;
+	slot->of = of;
 	atomic_init(&slot->done, false);
-	*req = (struct store_req){.op = STORE_GET, .len_bytes = len, .done = ahead_done};
-	key_format(req->key, a->name, &e->key);
+	req->op = STORE_GET;
+	req->off_bytes = 0;
+	req->len_bytes = len;
+	req->done = ahead_done;
 	req->one = (struct iovec){slot->buf, len};
 	req->iov = &req->one;
 	req->iovcnt = 1;
@@ -103,36 +103,40 @@ static void ahead_start(struct ahead *a, struct ahead_slot *slot, const struct l
 }
 
 /* Slots of what has been passed become free; free ones get the next that nobody has. */
-static void ahead_fill(struct ahead *a, const struct listed *from)
+static void ahead_fill(struct ahead *a, size_t from)
 {
-	const struct listed *end = a->list->e + a->list->n, *next = from;
+	size_t next = from, len;
 
 	for (unsigned i = 0; i < AHEAD_SLOTS; i++) {
-		if (a->slot[i].of && a->slot[i].of < from)
+		if (a->slot[i].buf && a->slot[i].of < from)
 			ahead_drop(a, &a->slot[i]);
-		if (a->slot[i].of && a->slot[i].of >= next)
+		if (a->slot[i].buf && a->slot[i].of >= next)
 			next = a->slot[i].of + 1;
 	}
-	for (unsigned i = 0; i < AHEAD_SLOTS; i++) {
-		if (next == end || next->key.kind != KEY_DATA || next >= from + AHEAD_SLOTS)
+	for (unsigned i = 0; i < AHEAD_SLOTS && next < from + AHEAD_SLOTS; i++) {
+		struct ahead_slot *slot = &a->slot[i];
+
+		if (slot->buf)
+			continue;
+		len = a->want(a->arg, next, slot->req.key);
+		if (!len)
 			break;
-		if (!a->slot[i].of)
-			ahead_start(a, &a->slot[i], next++);
+		ahead_start(a, slot, next++, len);
 	}
 	store_kick(a->store);
 }
 
-void *ahead_take(struct ahead *a, const struct listed *e)
+void *ahead_take(struct ahead *a, size_t index)
 {
 	void *buf = NULL;
 
 	if (!a)
 		return NULL;
-	ahead_fill(a, e);
+	ahead_fill(a, index);
 	for (unsigned i = 0; i < AHEAD_SLOTS; i++) {
 		struct ahead_slot *slot = &a->slot[i];
 
-		if (slot->of != e)
+		if (!slot->buf || slot->of != index)
 			continue;
 		ahead_wait(a, slot);
 		if (!slot->req.result) {

@@ -284,50 +284,33 @@ static int attach_start(struct lsvd *l, struct err *err)
 /* ---- what former owners have left behind */
 
 static bool leftover_kept(const struct key *key, const struct root_ref *roots,
-			  const struct part_ref *parts, size_t nparts)
+			  const struct partset *parts)
 {
 	for (unsigned i = 0; i < LSVD_ROOTS && key->kind == KEY_ROOT; i++) {
 		if (roots[i].no == key->seq && roots[i].epoch == key->epoch)
 			return true;
 	}
-	for (size_t i = 0; i < nparts && key->kind == KEY_PART; i++) {
-		if (parts[i].no == key->seq && parts[i].epoch == key->epoch &&
-		    parts[i].part == key->part)
-			return true;
-	}
-	return false;
+	return key->kind == KEY_PART && partset_has(parts, key);
 }
 
 /* All parts that the kept roots refer to; an error means that nothing must be deleted. */
-static int leftover_parts(struct lsvd *l, struct part_ref **ret, size_t *ret_n)
+static int leftover_parts(struct lsvd *l, struct partset *ret)
 {
-	struct part_ref *all = NULL;
-	size_t n = 0;
+	int r = 0;
 
-	for (unsigned i = 0; i < LSVD_ROOTS; i++) {
-		struct part_ref *more;
+	for (unsigned i = 0; !r && i < LSVD_ROOTS; i++) {
 		struct root_hdr root;
 		void *buf;
-		int r;
 
 		if (!l->sb.roots[i].no)
 			continue;
 		r = load_root(l->store, l->name, &l->sb.uuid, &l->sb.roots[i], &buf, &root, NULL);
-		more = r ? NULL : realloc(all, (n + root.parts + 1) * sizeof(*all));
-		if (!more) {
-			if (!r)
-				free(buf);
-			free(all);
-			return r ? r : -ENOMEM;
+		if (!r) {
+			r = partset_of_root(ret, buf, root.parts);
+			free(buf);
 		}
-		all = more;
-		for (uint32_t k = 0; k < root.parts; k++)
-			root_part(buf, k, &all[n++]);
-		free(buf);
 	}
-	*ret = all;
-	*ret_n = n;
-	return 0;
+	return r;
 }
 
 /*
@@ -336,7 +319,7 @@ static int leftover_parts(struct lsvd *l, struct part_ref **ret, size_t *ret_n)
  * the superblock that is durable by now, the latter are outside of every window.
  */
 static void attach_leftovers(struct lsvd *l, const struct listing *list,
-			     const struct part_ref *parts, size_t nparts)
+			     const struct partset *parts)
 {
 	size_t n = 0;
 
@@ -346,7 +329,7 @@ static void attach_leftovers(struct lsvd *l, const struct listing *list,
 		if (key->epoch >= l->sb.attach_epoch)
 			continue;
 		if (key->kind == KEY_DATA ? key->seq <= l->installed_seq
-					  : leftover_kept(key, l->sb.roots, parts, nparts))
+					  : leftover_kept(key, l->sb.roots, parts))
 			continue;
 		trash_add(l, key);
 		n++;
@@ -355,14 +338,28 @@ static void attach_leftovers(struct lsvd *l, const struct listing *list,
 
 /* ---- the whole */
 
+/* What has been written since the checkpoint that was loaded. */
+static void attach_since(struct lsvd *l)
+{
+	const uint64_t covered = l->sb.roots[l->good_root].covered_seq;
+
+	l->since_ckpt = l->since_bytes = 0;
+	for (size_t i = objtab_from(&l->objs, covered + 1); i < l->objs.n; i++) {
+		const struct ckpt_obj *o = &l->objs.o[i];
+
+		l->since_ckpt++;
+		l->since_bytes += object_weight(
+			o->header_bytes + (uint64_t)o->data_sectors * LSVD_SECTOR_BYTES);
+	}
+}
+
 static void attach_go(struct lsvd *l, const struct listing *list)
 {
 	struct wlog_seg_view view;
-	struct part_ref *parts = NULL;
+	struct partset parts = {0};
 	struct wlog_seg *seg;
-	size_t nparts = 0;
 	/* Reads from the store, so before entering. */
-	const bool clear = !l->discard && !leftover_parts(l, &parts, &nparts);
+	const bool clear = !l->discard && !leftover_parts(l, &parts);
 
 	host_enter(l->host);
 	/* LSNs between what the log held and what it gives out from now on stand for nothing. */
@@ -375,17 +372,17 @@ static void attach_go(struct lsvd *l, const struct listing *list)
 		l->closed_lsn = view.first_lsn - 1;
 	}
 	l->data_seq = l->installed_data_seq;
-	l->since_ckpt = l->installed_seq - l->sb.roots[l->good_root].covered_seq;
+	attach_since(l);
 	l->acquired = true;
 	if (clear)
-		attach_leftovers(l, list, parts, nparts);
+		attach_leftovers(l, list, &parts);
 	tick_later(l);
 	destage_kick(l);
 	ckpt_kick(l);
 	trash_kick(l);
 	l->busy++;
 	lsvd_exit(l);
-	free(parts);
+	partset_free(&parts);
 }
 
 /* A discard gives up what this volume's cache holds, not what another volume's does (P6). */

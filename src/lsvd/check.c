@@ -7,7 +7,6 @@
  *   check_places        the map's extents, sorted by object
  *   check_objects       each object that counts: header, data, and that the map's extents lie in
  *                       it where its header says
- *   check_counts        the live counts that a checkpoint of a volume at rest has written down
  *
  * A problem names the LBA ranges that it affects: of a damaged chunk or a missing object those
  * that the map says are there; none if all of it has been overwritten since.
@@ -29,6 +28,7 @@ struct check {
 	struct lsvd_check *user;
 	struct lsvd *l;
 	struct listing list;
+	struct partset parts; /* that the kept checkpoints refer to */
 	struct extent *place; /* the map, sorted by value */
 	size_t nplaces, at;   /* at: the first of the object that is being checked */
 	uint64_t done_bytes, all_bytes;
@@ -89,6 +89,11 @@ static int check_root(struct check *c, const struct root_ref *ref)
 		check_problem(c, 0, 0, "%s", err_text(&err, r));
 		return 0;
 	}
+	if (!r) {
+		r = partset_of_root(&c->parts, buf, root.parts);
+		if (r)
+			free(buf);
+	}
 	if (r)
 		return r;
 	for (uint32_t i = 0; i < root.parts; i++) {
@@ -96,8 +101,8 @@ static int check_root(struct check *c, const struct root_ref *ref)
 
 		root_part(buf, i, &p);
 		err_clear(&err);
-		r = load_part(l->store, l->name, &l->sb.uuid, &p, root.shard_sectors_log2, &part,
-			      &err);
+		r = load_part(l->store, l->name, &l->sb.uuid, &p, root.shard_sectors_log2, NULL,
+			      &part, &err);
 		if (!r)
 			free(part);
 		else if (check_is_finding(r))
@@ -311,55 +316,7 @@ static int check_objects(struct check *c)
 	return r;
 }
 
-/* ---- counts, and what counts for nothing */
-
-static int check_counts_part(struct check *c, const struct part_ref *ref, uint32_t log2)
-{
-	void *buf;
-	int r = load_part(c->l->store, c->l->name, &c->l->sb.uuid, ref, log2, &buf, NULL);
-
-	if (r)
-		return check_is_finding(r) ? 0 : r; /* told already */
-	for (uint32_t i = 0; i < ref->entries; i++) {
-		const struct ckpt_obj *have;
-		struct ckpt_obj obj;
-
-		part_obj(buf, i, &obj);
-		have = objtab_find(&c->l->objs, obj.seq);
-		if (have && have->live_sectors != obj.live_sectors)
-			check_problem(c, 0, 0,
-				      "%u sectors of object %llu are in use, the checkpoint "
-				      "says %u",
-				      have->live_sectors, (unsigned long long)obj.seq,
-				      obj.live_sectors);
-	}
-	free(buf);
-	return 0;
-}
-
-/* Counts written while the map was changing are estimates; at rest they must be right. */
-static int check_counts(struct check *c)
-{
-	const struct root_ref *ref = &c->l->sb.roots[0];
-	struct root_hdr root;
-	void *buf;
-	int r;
-
-	if (!ref->no || !c->l->sb.clean || ref->covered_seq != c->l->installed_seq)
-		return 0;
-	r = load_root(c->l->store, c->l->name, &c->l->sb.uuid, ref, &buf, &root, NULL);
-	if (r)
-		return check_is_finding(r) ? 0 : r;
-	for (uint32_t i = 0; !r && i < root.parts && root.reach_seq == root.covered_seq; i++) {
-		struct part_ref p;
-
-		root_part(buf, i, &p);
-		if (p.kind == LSVD_PART_OBJECTS)
-			r = check_counts_part(c, &p, root.shard_sectors_log2);
-	}
-	free(buf);
-	return r;
-}
+/* ---- what counts for nothing */
 
 static void check_leftovers(struct check *c)
 {
@@ -371,7 +328,8 @@ static void check_leftovers(struct check *c)
 
 		if (k->kind == KEY_DATA)
 			c->user->stranded += !obj || obj->epoch != k->epoch;
-		else if (k->seq != roots[0].no && k->seq != roots[1].no)
+		else if (k->kind == KEY_ROOT ? k->seq != roots[0].no && k->seq != roots[1].no
+					     : !partset_has(&c->parts, k))
 			c->user->leftovers++;
 	}
 }
@@ -399,9 +357,6 @@ static int check_run(struct check *c, struct err *err)
 		r = check_places(c);
 	if (!r)
 		r = check_objects(c);
-	memcpy(c->key, l->name, sizeof(l->name));
-	if (!r)
-		r = check_counts(c);
 	if (!r)
 		check_leftovers(c);
 	c->user->total_sectors = l->total_sectors;
@@ -426,6 +381,7 @@ int lsvd_check(struct store *store, const char *name, struct lsvd_check *user, s
 		r = check_run(&c, err);
 	if (r && err && !err->code)
 		err_sys(err, r, "cannot check %s", name);
+	partset_free(&c.parts);
 	free(c.place);
 	free(c.buf);
 	listing_free(&c.list);

@@ -3,13 +3,14 @@
  * The steps of a checkpoint while the volume is in use, and the deletion of old ones. ckpt.c says
  * what a checkpoint is and why the order is what it is.
  *
- *   ckpt_kick      one is due: by number of objects, or somebody waits for one
+ *   ckpt_kick      one is due: by what has been written, or somebody waits for one
  *   ckpt_run       deferred, again and again: a slice of the walk          (not entered while it
  *                  computes the checksum of a finished object)
- *   ckpt_put_part / ckpt_put_root --> done --> the next slice
+ *   ckpt_put       a part: the walk goes on meanwhile; the root: all parts are durable by then
  *   ckpt_to_super  root durable: waits for the superblock to be free, replaces it
  *   ckpt_replaced  superblock durable: waiters are told, the third-oldest goes to the trash
- *   trash_*        reads a root, deletes its parts, then the root itself; one request at a time
+ *   trash_*        reads a root, deletes its parts but for those that a kept root refers to, then
+ *                  the root itself; one request at a time
  *
  * Errors: puts and the superblock are tried again for ever (put.c, own.c). For want of memory the
  * attempt is given up and begun anew later. A deletion that fails for good leaves an object behind
@@ -22,6 +23,7 @@
 #include "lsvd/lsvd_impl.h"
 
 #define TRASH_TRIES 8
+#define CKPT_RATIO 16 /* bytes written for each byte of a checkpoint, at least */
 
 static void ckpt_run(struct work *work);
 static void trash_root(struct lsvd *l, const struct root_ref *ref);
@@ -42,13 +44,33 @@ static void ckpt_waiters(struct lsvd *l)
 	drains_reached(&l->ckpt_waiters, root->no ? root->covered_seq : 0);
 }
 
+/*
+ * The entries of the pages that would be written. A page's range may hold a few more entries than
+ * its part (65535 sectors at most are in one), hence about.
+ */
+uint64_t ckpt_cost_bytes(const struct lsvd *l)
+{
+	const uint64_t clean = pages_clean_entries(&l->pages[0]), all = extmap_count(&l->map);
+
+	return (all > clean ? all - clean : 0) * sizeof(struct lsvd_ckpt_ext);
+}
+
+/* Enough has been written since the last one to pay for another (docs/DESIGN.md). */
+static bool ckpt_worth(const struct lsvd *l)
+{
+	if (l->since_ckpt >= l->opt.checkpoint_objects)
+		return true;
+	return l->since_bytes >= l->opt.checkpoint_bytes &&
+	       l->since_bytes / CKPT_RATIO >= ckpt_cost_bytes(l);
+}
+
 static bool ckpt_due(struct lsvd *l)
 {
 	if (l->ckpt_active || !l->acquired || l->stopping || l->failed || !l->installed_seq)
 		return false;
 	if (l->ckpt_timer_set)
 		return false;
-	return !list_empty(&l->ckpt_waiters.waiting) || l->since_ckpt >= l->opt.checkpoint_objects;
+	return !list_empty(&l->ckpt_waiters.waiting) || ckpt_worth(l);
 }
 
 static void ckpt_retry_timer(struct timer *timer)
@@ -63,8 +85,8 @@ static void ckpt_retry_timer(struct timer *timer)
 static void ckpt_abandon(struct lsvd *l, int error)
 {
 	home_failed(l, error);
-	ckpt_free(&l->ckpt);
-	l->ckpt_active = false;
+	ckpt_give_up(&l->ckpt);
+	l->ckpt_active = l->ckpt_stalled = false;
 	l->ckpt_timer.fn = ckpt_retry_timer;
 	l->ckpt_timer_set = true;
 	retry_set(l, &l->ckpt_timer, ++l->ckpt_tries);
@@ -77,6 +99,7 @@ static void ckpt_replaced(struct lsvd *l)
 	l->good_root = 0;
 	l->st.checkpoints++;
 	l->st.checkpoint_bytes += l->ckpt.bytes;
+	ckpt_commit(&l->ckpt);
 	ckpt_free(&l->ckpt);
 	l->ckpt_active = false;
 	l->ckpt_tries = 0;
@@ -103,7 +126,21 @@ static void ckpt_to_super(struct lsvd *l)
 	own_super(l, ckpt_replaced);
 }
 
-/* The object in hand is put, or counts as put. Entered. */
+/*
+ * Goes on with the walk, or lets it wait for a put: so many parts are in flight at once. For the
+ * root all of them have to be durable.
+ */
+static void ckpt_go(struct lsvd *l)
+{
+	const bool root = l->ckpt.phase == CKPT_ROOT && VARVE_STEP("lsvd.parts_before_root");
+
+	if (l->ckpt_nios >= (root ? 1 : l->opt.puts_in_flight))
+		l->ckpt_stalled = true;
+	else
+		ckpt_defer(l);
+}
+
+/* The object in hand is on its way: a part; or it is durable: the root. Entered. */
 static void ckpt_next(struct lsvd *l)
 {
 	const int r = ckpt_taken(&l->ckpt);
@@ -114,7 +151,7 @@ static void ckpt_next(struct lsvd *l)
 		l->ckpt_super_wanted = true;
 		ckpt_kick(l);
 	} else {
-		ckpt_defer(l);
+		ckpt_go(l);
 	}
 }
 
@@ -122,7 +159,7 @@ static void ckpt_next(struct lsvd *l)
 struct ckpt_io {
 	struct oput put;
 	struct iovec iov;
-	bool early;
+	bool last; /* the root, which is waited for */
 };
 
 static void ckpt_put_done(struct oput *put, int error)
@@ -131,11 +168,16 @@ static void ckpt_put_done(struct oput *put, int error)
 	struct lsvd *l = put->l;
 
 	host_enter(l->host);
-	if (error)
-		lsvd_fail(l, error, "another object lies under a key of ours");
-	else if (!io->early)
-		ckpt_next(l);
 	list_del(&put->link);
+	l->ckpt_nios--;
+	if (error) {
+		lsvd_fail(l, error, "another object lies under a key of ours");
+	} else if (io->last) {
+		ckpt_next(l);
+	} else if (l->ckpt_stalled) {
+		l->ckpt_stalled = false;
+		ckpt_go(l);
+	}
 	free(io->iov.iov_base);
 	free(io);
 	host_leave(l->host);
@@ -145,7 +187,6 @@ static void ckpt_put(struct lsvd *l)
 {
 	struct ckpt *ck = &l->ckpt;
 	struct ckpt_io *io = calloc(1, sizeof(*io));
-	const bool root = ck->phase == CKPT_ROOT;
 
 	if (!io) {
 		ckpt_abandon(l, -ENOMEM);
@@ -159,12 +200,12 @@ static void ckpt_put(struct lsvd *l)
 	io->put.iovcnt = 1;
 	io->put.len_bytes = ck->len_bytes;
 	io->put.done = ckpt_put_done;
+	io->last = ck->phase == CKPT_ROOT && VARVE_STEP("lsvd.root_before_super");
 	list_add_tail(&io->put.link, &l->ckpt_ios);
+	l->ckpt_nios++;
 	oput_start(&io->put);
-	if (root ? !VARVE_STEP("lsvd.root_before_super") : !VARVE_STEP("lsvd.parts_before_root")) {
-		io->early = true;
+	if (!io->last)
 		ckpt_next(l);
-	}
 }
 
 /* What close finds of puts that will never be done. */
@@ -182,6 +223,10 @@ void ckpt_drop(struct lsvd *l)
 		free(list_entry(link, struct trash, link));
 	free(l->trash_buf);
 	ckpt_free(&l->ckpt);
+	for (unsigned i = 0; i < 2; i++) {
+		pages_free(&l->pages[i]);
+		partset_free(&l->kept[i]);
+	}
 }
 
 static void ckpt_run(struct work *work)
@@ -203,7 +248,7 @@ static void ckpt_run(struct work *work)
 	} else if (r) {
 		ckpt_put(l);
 	} else {
-		ckpt_defer(l);
+		ckpt_go(l);
 	}
 	lsvd_exit(l);
 }
@@ -215,10 +260,12 @@ void ckpt_kick(struct lsvd *l)
 	ckpt_waiters(l);
 	if (!ckpt_due(l))
 		return;
-	l->since_ckpt = 0;
+	l->since_ckpt = l->since_bytes = 0;
 	l->ckpt_active = true;
-	ckpt_begin(l, &l->ckpt);
-	ckpt_defer(l);
+	if (ckpt_begin(l, &l->ckpt))
+		ckpt_abandon(l, -ENOMEM);
+	else
+		ckpt_defer(l);
 }
 
 /* ---- deleting */
@@ -284,6 +331,10 @@ static void trash_found(struct lsvd *l, struct trash *t)
 		key.seq = p.no;
 		key.epoch = p.epoch;
 		key.part = p.part;
+		/* Newer checkpoints go on referring to what has not changed. */
+		if ((partset_has(&l->kept[0], &key) || partset_has(&l->kept[1], &key)) &&
+		    VARVE_STEP("lsvd.shared_parts_stay"))
+			continue;
 		trash_push(l, &key, NULL, false);
 	}
 }

@@ -383,9 +383,35 @@ static void install_timer(struct timer *timer)
 	install_defer(b->l, b);
 }
 
+static void map_is_full(struct lsvd *l)
+{
+	if (!l->map_full)
+		log_error("%s: the map needs more memory than it may have or there is (%llu bytes; "
+			  "map_limit is %llu): nothing more goes to the store until it is "
+			  "opened with more",
+			  l->name, (unsigned long long)extmap_bytes(&l->map),
+			  (unsigned long long)l->opt.map_limit_bytes);
+	l->map_full = true;
+}
+
+/* Before it is full, once: there is time to do something about it. */
+static void map_watch(struct lsvd *l)
+{
+	const bool high = extmap_bytes(&l->map) / 10 >= l->opt.map_limit_bytes / 11;
+
+	if (high && !l->map_high)
+		log_warn("%s: the map takes %llu of the %llu bytes of map_limit", l->name,
+			 (unsigned long long)extmap_bytes(&l->map),
+			 (unsigned long long)l->opt.map_limit_bytes);
+	l->map_high = high;
+	l->map_full = false;
+}
+
 static void install_finish(struct lsvd *l, struct batch *b)
 {
 	uint8_t *hdr = b->hdr;
+
+	map_watch(l);
 
 	l->installed_seq = l->installed_data_seq = b->seq;
 	l->installed_lsn = b->last_lsn;
@@ -395,6 +421,7 @@ static void install_finish(struct lsvd *l, struct batch *b)
 	l->nbatches--;
 	l->installing = NULL;
 	l->since_ckpt++;
+	l->since_bytes += object_weight(b->put.len_bytes);
 	b->installed = true;
 	if (b->put_done) {
 		/* Kept for the first reads: its checksums need not be fetched again. */
@@ -448,6 +475,7 @@ static void install_run(struct work *work)
 	r = install_slice(l, b);
 	if (r) {
 		/* The map is at its limit, or memory is short: hold, and say so (P8). */
+		map_is_full(l);
 		home_failed(l, r);
 		b->timer.fn = install_timer;
 		if (!l->stopping)
@@ -473,6 +501,7 @@ static int install_begin(struct lsvd *l, struct batch *b)
 
 	if (r)
 		return r;
+	pages_mark(pages_of(l, LSVD_PART_OBJECTS), b->seq, b->seq);
 	l->total_sectors += b->data_sectors;
 	l->reach_seq = b->seq;
 	l->installing = b;

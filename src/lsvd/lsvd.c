@@ -33,8 +33,9 @@ void lsvd_options_default(struct lsvd_options *opt)
 		.batch_bytes = 8u << 20,
 		.batch_age_ns = UINT64_C(2000000000),
 		.puts_in_flight = 4,
-		.checkpoint_objects = 128,
-		.checkpoint_part_bytes = 8u << 20,
+		.checkpoint_bytes = 256u << 20,
+		.checkpoint_objects = 65536,
+		.checkpoint_part_bytes = 1u << 20,
 		.shard_sectors_log2 = 25,
 		.header_cache_bytes = 64u << 20,
 		.map_limit_bytes = UINT64_C(4) << 30,
@@ -56,7 +57,8 @@ static void options_fix(struct lsvd_options *opt)
 	OPTION(batch_age_ns, 1000000, UINT64_MAX / 4);
 	OPTION(puts_in_flight, 1, 64);
 	OPTION(checkpoint_objects, 1, UINT32_MAX);
-	OPTION(checkpoint_part_bytes, 4096, 64u << 20);
+	OPTION(checkpoint_bytes, 4096, UINT64_MAX);
+	OPTION(checkpoint_part_bytes, 4096, 8u << 20);
 	OPTION(shard_sectors_log2, 11, 40);
 	OPTION(header_cache_bytes, 64u << 10, UINT64_MAX);
 	OPTION(map_limit_bytes, 1u << 20, SIZE_MAX);
@@ -485,6 +487,10 @@ void lsvd_status(struct lsvd *l, struct lsvd_status *ret)
 	ret->live_sectors = l->live_sectors;
 	ret->map_extents = extmap_count(&l->map);
 	ret->map_bytes = extmap_bytes(&l->map);
+	ret->map_limit_bytes = l->opt.map_limit_bytes;
+	ret->map_full = l->map_full;
+	ret->checkpoint_pages = l->pages[0].n + l->pages[1].n;
+	ret->checkpoint_next_bytes = ckpt_cost_bytes(l);
 	ret->header_cache_bytes = l->hcache.bytes;
 	ret->next_seq = l->next_seq;
 	ret->durable_seq = l->installed_seq;

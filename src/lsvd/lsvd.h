@@ -46,8 +46,11 @@ struct lsvd_options {
 	uint32_t batch_bytes;          /* an object's data, default 8 MiB */
 	uint64_t batch_age_ns;         /* data is destaged at this age, default 2 s */
 	uint32_t puts_in_flight;       /* default 4 */
-	uint32_t checkpoint_objects;   /* a checkpoint at every so many objects, default 128 */
-	uint32_t checkpoint_part_bytes; /* a checkpoint object's size at most, default 8 MiB */
+	uint64_t checkpoint_bytes;     /* a checkpoint after so much, or more if the map is large
+					  (docs/DESIGN.md); default 256 MiB */
+	uint32_t checkpoint_objects;   /* or after so many objects, default 65536 */
+	uint32_t checkpoint_part_bytes; /* what is rewritten for one change, up to 8 MiB; default
+					   1 MiB */
 	uint32_t shard_sectors_log2;   /* of one checkpoint shard; default 2^25 sectors (16 GiB);
 					  larger where a volume would have too many */
 	uint64_t header_cache_bytes;   /* memory for object headers (checksums), default 64 MiB */
@@ -180,9 +183,11 @@ struct lsvd_status {
 	bool acquired, hold;
 	uint64_t sectors; /* what requests may reach; see lsvd_resize() */
 	uint64_t objects, total_sectors, live_sectors;
-	uint64_t map_extents, map_bytes, header_cache_bytes;
+	uint64_t map_extents, map_bytes, map_limit_bytes, header_cache_bytes;
+	bool map_full; /* destaging waits for room in it: writers will be slowed down by the log */
 	uint64_t next_seq, durable_seq, durable_lsn;
 	uint64_t puts_in_flight, put_retries, put_bytes, checkpoint_bytes, checkpoints;
+	uint64_t checkpoint_pages, checkpoint_next_bytes; /* it has; another would write, about */
 	uint64_t batched_bytes, coalesced_bytes; /* from the log; overwritten in their batch */
 	uint64_t oldest_undestaged_ns;
 	uint64_t busy;  /* requests and works in flight */

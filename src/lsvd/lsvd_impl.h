@@ -11,6 +11,7 @@
  *   hcache.c    headers of objects, for their checksums
  *   read.c      reads
  *   ckpt.c ckptrun.c   writing checkpoints        load.c   loading them
+ *   pages.c     which parts of the newest checkpoint are still true
  *   recover.c   opening: rolling forward   ahead.c  reading headers ahead for it
  *   pair.c      opening: the cache and whether it belongs here
  *   attach.c    taking and giving back the writer's right
@@ -117,34 +118,77 @@ enum ckpt_phase {
 	CKPT_END,
 };
 
+/* What a part covers of map or object table (pages.c). */
+struct ckpt_page {
+	uint64_t first;      /* LBA or object number; it goes on to the next page's */
+	struct part_ref ref; /* no 0: there is no part of it */
+	bool dirty;          /* changed since it was written */
+	bool taken;          /* by the checkpoint that is being written */
+};
+
+struct pages {
+	struct ckpt_page *p; /* ascending */
+	size_t n, cap;
+};
+
+int pages_reset(struct pages *pg); /* -ENOMEM, as the next one */
+int pages_add(struct pages *pg, const struct ckpt_page *page);
+void pages_free(struct pages *pg);
+void pages_mark(struct pages *pg, uint64_t first, uint64_t last);
+uint64_t pages_clean_entries(const struct pages *pg);
+/* Takes the dirty page `from` and what is to be written with it; returns the index behind. */
+size_t pages_take_run(struct pages *pg, size_t from, uint32_t capacity);
+void pages_untake(struct pages *pg);
+void pages_inherit(struct pages *next, const struct pages *old);
+
+/* The parts of a kept checkpoint, by key. */
+struct partset {
+	struct part_ref *p;
+	size_t n;
+};
+
+int partset_add(struct partset *s, const struct part_ref *refs, size_t n);
+int partset_of_root(struct partset *s, const void *root, uint32_t parts);
+bool partset_has(const struct partset *s, const struct key *key);
+void partset_free(struct partset *s);
+
 struct ckpt {
 	struct lsvd *l;
 	uint64_t no;
 	uint32_t epoch;
 	struct root_hdr root;
 	enum ckpt_phase phase;
-	uint64_t lba;   /* SHARDS: goes on here */
-	uint64_t shard;
-	size_t obj_at;  /* OBJECTS: index in the table */
+	enum lsvd_part_kind kind;
+	/* The walk: the next page, and where in the run of dirty ones before it; no end: in none. */
+	size_t page;
+	uint64_t at, run_end;
 	/* The object that is being made. */
+	uint64_t first; /* that its page covers */
+	uint64_t shard;
 	uint8_t *buf;
 	size_t buf_bytes, len_bytes;
 	uint32_t entries, capacity;
 	struct key key;
 	uint32_t crc;
+	/* What there is: the pages, those taken over included, and what the root says of them. */
+	struct pages next[2];
 	struct part_ref *parts;
-	uint32_t nparts, parts_cap;
+	struct partset set;
+	uint32_t nparts, written;
 	uint64_t bytes;
 };
 
-void ckpt_begin(struct lsvd *l, struct ckpt *ck);
+int ckpt_begin(struct lsvd *l, struct ckpt *ck); /* -ENOMEM: give it up */
 /* Goes on for a bounded while, entered: 0 call again, 1 an object is ready to be put, -errno. */
 int ckpt_step(struct ckpt *ck);
 void ckpt_seal(struct ckpt *ck);  /* not entered: checksum of the object that is ready */
 int ckpt_taken(struct ckpt *ck); /* it is put; 0 more to come, 1 that was the root, -errno */
 void ckpt_super(const struct ckpt *ck, struct super *sb); /* enters it into a superblock */
+void ckpt_commit(struct ckpt *ck);  /* entered: the superblock names it */
+void ckpt_give_up(struct ckpt *ck); /* entered */
 void ckpt_free(struct ckpt *ck);
 void ckpt_kick(struct lsvd *l); /* entered: starts one if one is due */
+uint64_t ckpt_cost_bytes(const struct lsvd *l); /* what one would write now, about */
 int ckpt_write_sync(struct lsvd *l, struct super *sb, struct err *err);
 
 void ckpt_drop(struct lsvd *l);
@@ -237,6 +281,7 @@ struct lsvd {
 
 	/* The stream. */
 	struct extmap map;
+	bool map_high, map_full; /* near its limit; an installation waits for room in it */
 	struct objtab objs;
 	uint64_t live_sectors, total_sectors;
 	uint64_t next_seq, data_seq; /* to give out; the last data object given out */
@@ -264,12 +309,17 @@ struct lsvd {
 
 	/* Checkpoints (ckptrun.c). */
 	struct ckpt ckpt;
-	bool ckpt_active, ckpt_timer_set, ckpt_super_wanted;
+	struct pages pages[2];  /* by kind: what the newest checkpoint covers */
+	struct partset kept[2]; /* parts of the kept checkpoints, newest first */
+	uint32_t pages_log2;    /* shard size of its parts */
+	bool ckpt_active, ckpt_timer_set, ckpt_super_wanted, ckpt_stalled;
 	struct list_head ckpt_ios;
+	uint32_t ckpt_nios;
 	struct work ckpt_work;
 	struct timer ckpt_timer;
 	unsigned ckpt_tries;
-	uint64_t since_ckpt, next_ckpt_no;
+	uint64_t since_ckpt, since_bytes; /* objects, and what they weigh */
+	uint64_t next_ckpt_no;
 	struct root_ref ckpt_third, ckpt_bad; /* to be deleted once the superblock is replaced */
 	struct list_head trash;
 	struct store_req trash_req;
@@ -294,9 +344,28 @@ struct lsvd {
 	struct lsvd_status st; /* counters */
 };
 
+static inline struct pages *pages_of(struct lsvd *l, enum lsvd_part_kind kind)
+{
+	return &l->pages[kind == LSVD_PART_OBJECTS];
+}
+
+static inline struct pages *ckpt_pages(struct ckpt *ck)
+{
+	return &ck->next[ck->kind == LSVD_PART_OBJECTS];
+}
+
+/* How much of a checkpoint's interval an object takes up (docs/DESIGN.md). */
+#define CKPT_OBJECT_WEIGHT (UINT64_C(1) << 20)
+
+static inline uint64_t object_weight(uint64_t bytes)
+{
+	return bytes > CKPT_OBJECT_WEIGHT ? bytes : CKPT_OBJECT_WEIGHT;
+}
+
 /* ---- map.c */
 
 struct ckpt_obj *objtab_find(const struct objtab *t, uint64_t seq);
+size_t objtab_from(const struct objtab *t, uint64_t seq); /* the first at or behind it, or n */
 int objtab_add(struct objtab *t, const struct ckpt_obj *obj);
 void objtab_free(struct objtab *t);
 /*
@@ -355,8 +424,10 @@ int load_checkpoint(struct lsvd *l, struct root_hdr *ret, struct err *err);
 /* A root with its parts' references: *ret_buf is malloc'd. */
 int load_root(struct store *store, const char *name, const struct uuid *uuid,
 	      const struct root_ref *ref, void **ret_buf, struct root_hdr *ret, struct err *err);
+/* ahead: the object, read ahead and malloc'd, taken over; or NULL. */
 int load_part(struct store *store, const char *name, const struct uuid *uuid,
-	      const struct part_ref *ref, uint32_t shard_log2, void **ret_buf, struct err *err);
+	      const struct part_ref *ref, uint32_t shard_log2, void *ahead, void **ret_buf,
+	      struct err *err);
 
 /* Keys of the volume, as LIST gave them. */
 struct listing {
@@ -373,14 +444,13 @@ void listing_free(struct listing *list);
 const struct listed *listing_find(const struct listing *list, uint64_t seq, uint32_t epoch);
 /*
  * A data object's header, verified as this volume's: *ret_buf is malloc'd. -ENOENT: none. Of listed
- * NULL it is asked whether it exists. ahead may be NULL.
+ * NULL it is asked whether it exists. first: its beginning, read ahead and malloc'd, taken over; or
+ * NULL.
  */
-struct ahead;
 int object_header(struct store *store, const char *name, const struct uuid *uuid, uint64_t seq,
-		  uint32_t epoch, const struct listed *listed, struct ahead *ahead, void **ret_buf,
+		  uint32_t epoch, const struct listed *listed, void *first, void **ret_buf,
 		  struct obj_hdr *ret, struct err *err);
 
-/* ahead.c: headers that will be wanted next are read ahead. */
 #define HEADER_FIRST_BYTES (64u << 10) /* most headers are shorter */
 
 static inline size_t header_first_bytes(uint64_t size_bytes)
@@ -388,10 +458,17 @@ static inline size_t header_first_bytes(uint64_t size_bytes)
 	return size_bytes < HEADER_FIRST_BYTES ? (size_t)size_bytes : HEADER_FIRST_BYTES;
 }
 
-struct ahead *ahead_new(struct store *store, const char *name, const struct listing *list);
+/* ---- ahead.c: what will be wanted next is read ahead */
+
+struct ahead;
+
+/* Key and length of what comes index-th; 0: that was all. */
+typedef size_t ahead_want_fn(const void *arg, size_t index, char key[STORE_KEY_MAX + 1]);
+
+struct ahead *ahead_new(struct store *store, ahead_want_fn *want, const void *arg);
 void ahead_free(struct ahead *a);
-/* The first header_first_bytes() of an object that is listed, malloc'd; NULL: read it yourself. */
-void *ahead_take(struct ahead *a, const struct listed *e);
+/* The index-th, malloc'd, as long as want() said; NULL: read it yourself. Indexes ascend. */
+void *ahead_take(struct ahead *a, size_t index);
 
 /* Superblock, checkpoint, rolling forward. */
 int recover_store(struct lsvd *l, struct err *err);

@@ -10,7 +10,9 @@
  *   1. the live count of an object is the number of sectors that the map says are in it: whatever
  *      a change displaces is told piece by piece and subtracted from its old owner;
  *   2. an object is in the table before the map names it;
- *   3. every place lies within the data of its object.
+ *   3. every place lies within the data of its object;
+ *   4. a change of the map or of the table's rows makes their pages dirty (pages.c). A live count
+ *      is no such change: what a checkpoint has of it is as old as its part.
  *
  * Recovery: the map is loaded from a checkpoint that was taken while it changed (ckpt.c), so rows
  * may be missing and counts wrong until all later objects have been applied. Counts are therefore
@@ -23,21 +25,26 @@
 
 #include "lsvd/lsvd_impl.h"
 
-struct ckpt_obj *objtab_find(const struct objtab *t, uint64_t seq)
+size_t objtab_from(const struct objtab *t, uint64_t seq)
 {
 	size_t lo = 0, hi = t->n;
 
 	while (lo < hi) {
 		const size_t mid = lo + (hi - lo) / 2;
 
-		if (t->o[mid].seq == seq)
-			return &t->o[mid];
 		if (t->o[mid].seq < seq)
 			lo = mid + 1;
 		else
 			hi = mid;
 	}
-	return NULL;
+	return lo;
+}
+
+struct ckpt_obj *objtab_find(const struct objtab *t, uint64_t seq)
+{
+	const size_t at = objtab_from(t, seq);
+
+	return at < t->n && t->o[at].seq == seq ? &t->o[at] : NULL;
 }
 
 /* Rows come in order but for a mutant that installs out of order. */
@@ -88,6 +95,8 @@ int map_install_one(struct lsvd *l, const struct obj_ext *e, uint64_t seq, bool 
 	struct ckpt_obj *obj;
 	int r;
 
+	/* Before the map: a change that fails leaves a page dirty, which only costs. */
+	pages_mark(pages_of(l, LSVD_PART_SHARD), e->lba, e->lba + e->sectors - 1);
 	if (e->type == LSVD_EXT_ZERO)
 		return extmap_remove(&l->map, e->lba, e->sectors, fn, l);
 	if (e->type == LSVD_EXT_ERROR)

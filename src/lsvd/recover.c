@@ -202,7 +202,7 @@ static int header_once(struct store *store, const char *text, uint64_t size_byte
 }
 
 int object_header(struct store *store, const char *name, const struct uuid *uuid, uint64_t seq,
-		  uint32_t epoch, const struct listed *listed, struct ahead *ahead, void **ret_buf,
+		  uint32_t epoch, const struct listed *listed, void *first, void **ret_buf,
 		  struct obj_hdr *ret, struct err *err)
 {
 	const struct key key = {.kind = KEY_DATA, .seq = seq, .epoch = epoch};
@@ -219,8 +219,7 @@ int object_header(struct store *store, const char *name, const struct uuid *uuid
 		size_bytes = head.size_bytes;
 	}
 	if (!r)
-		r = header_once(store, text, size_bytes, listed ? ahead_take(ahead, listed) : NULL,
-				uuid, &key, ret_buf, ret, &e);
+		r = header_once(store, text, size_bytes, first, uuid, &key, ret_buf, ret, &e);
 	if (r == -EBADMSG) {
 		/* What was garbled on its way is sound the next time; what is rotten is not. */
 		err_clear(&e);
@@ -243,6 +242,18 @@ struct roll {
 	struct obj_hdr h;
 };
 
+/* What ahead.c reads: the data objects as they are listed. */
+static size_t roll_want(const void *arg, size_t index, char key[STORE_KEY_MAX + 1])
+{
+	const struct roll *ro = arg;
+	const struct listed *e = &ro->list.e[index];
+
+	if (index >= ro->list.n || e->key.kind != KEY_DATA)
+		return 0;
+	key_format(key, ro->l->name, &e->key);
+	return header_first_bytes(e->size_bytes);
+}
+
 /* The header of number seq in the window, confirmed against the store. 1: there is none. */
 static int roll_get(struct roll *ro, uint64_t seq, struct err *err)
 {
@@ -252,8 +263,9 @@ static int roll_get(struct roll *ro, uint64_t seq, struct err *err)
 
 	if (!e && !VARVE_STEP("lsvd.confirm_hole"))
 		return 1;
-	r = object_header(l->store, l->name, &l->sb.uuid, seq, ro->win->epoch, e, ro->ahead,
-			  &ro->hdr, &ro->h, err);
+	r = object_header(l->store, l->name, &l->sb.uuid, seq, ro->win->epoch, e,
+			  e ? ahead_take(ro->ahead, (size_t)(e - ro->list.e)) : NULL, &ro->hdr,
+			  &ro->h, err);
 	return r == -ENOENT ? 1 : r;
 }
 
@@ -310,6 +322,7 @@ static int roll_apply(struct roll *ro, struct err *err)
 	};
 	int r = objtab_add(&l->objs, &obj);
 
+	pages_mark(pages_of(l, LSVD_PART_OBJECTS), obj.seq, obj.seq);
 	if (!r)
 		r = map_install(l, ro->hdr, obj.seq, 0, ro->h.ext_count, false);
 	if (r)
@@ -424,7 +437,7 @@ int recover_store(struct lsvd *l, struct err *err)
 		goto out;
 	recover_start_from(l, &root);
 	ro.seq = root.covered_seq;
-	ro.ahead = ahead_new(l->store, l->name, &ro.list);
+	ro.ahead = ahead_new(l->store, roll_want, &ro);
 	do
 		r = roll_step(&ro, err);
 	while (!r);

@@ -376,6 +376,8 @@ static json_t *home_json(const struct lsvd_status *st)
 	json_put(home, "live_bytes", st->live_sectors * DEV_SECTOR_BYTES);
 	json_put(home, "map_extents", st->map_extents);
 	json_put(home, "map_bytes", st->map_bytes);
+	json_put(home, "map_limit_bytes", st->map_limit_bytes);
+	json_object_set_new(home, "map_full", json_boolean(st->map_full));
 	json_put(home, "header_cache_bytes", st->header_cache_bytes);
 	json_put(home, "next_seq", st->next_seq);
 	json_put(home, "durable_seq", st->durable_seq);
@@ -385,6 +387,8 @@ static json_t *home_json(const struct lsvd_status *st)
 	json_put(home, "put_bytes", st->put_bytes);
 	json_put(home, "checkpoints", st->checkpoints);
 	json_put(home, "checkpoint_bytes", st->checkpoint_bytes);
+	json_put(home, "checkpoint_pages", st->checkpoint_pages);
+	json_put(home, "checkpoint_next_bytes", st->checkpoint_next_bytes);
 	json_put(home, "batched_bytes", st->batched_bytes);
 	json_put(home, "coalesced_bytes", st->coalesced_bytes);
 	json_put(home, "oldest_undestaged_ns", st->oldest_undestaged_ns);
