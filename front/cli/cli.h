@@ -84,6 +84,7 @@ extern const struct cli_command attach_commands[];
 extern const struct cli_command status_commands[];
 extern const struct cli_command check_commands[];
 extern const struct cli_command dump_commands[];
+extern const struct cli_command import_commands[];
 
 /* ---- key=value lists for the API (args.c) ---------------------------------------------------- */
 
@@ -121,6 +122,16 @@ void cli_print_json(const json_t *value);
 
 /* "key: value" lines; sizes, times and durations are told by the keys' endings (_bytes, _ns). */
 void cli_print_table(json_t *object);
+
+/* A progress bar on stderr (bar.c): when wanted, or when that is a terminal. */
+struct cli_bar {
+	bool on;
+	int percent; /* shown last; -1: nothing is */
+};
+
+void cli_bar_init(struct cli_bar *bar, bool wanted);
+void cli_bar_clear(struct cli_bar *bar);
+void cli_bar_show(struct cli_bar *bar, uint64_t done, uint64_t total);
 
 /* One such line. */
 void cli_print_field(const char *key, json_t *value, int indent);
