@@ -345,8 +345,14 @@ int wlog_start(struct wlog *log, const struct wlog_identity *id, uint64_t lsn_fl
 	assert(!log->started);
 	if (VARVE_STEP("wlog.replay_again"))
 		rc = replay_again(log, err);
+	/*
+	 * L5 once more: another owner may have been at work at wlog_open(). What was read then may
+	 * have been on its way, and acknowledged to him only after that flush.
+	 */
+	if (!rc && VARVE_STEP("wlog.start_flush"))
+		rc = dev_flush(log->dev);
 	if (rc)
-		return rc;
+		return err_sys(err, rc, "cannot read or flush the cache device");
 	if (lsn_floor >= log->next_lsn)
 		log->next_lsn = lsn_floor + 1;
 	log->next_lsn += LSN_SKIP;

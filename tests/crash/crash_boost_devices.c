@@ -13,6 +13,7 @@
  *	 9  hole_9_clean_cache_knows_nothing       -
  *	10  hole_10_looking_changes_nothing        -
  *	10  hole_10_looking_before_taking          wlog.replay_again
+ *	10  hole_10_seen_before_it_was_acknowledged  wlog.start_flush
  *	11  hole_11_beyond_two_tib                 -
  */
 #include <errno.h>
@@ -377,6 +378,51 @@ TEST(hole_10_looking_before_taking)
 		scene_judge(sc);
 		scene_end(sc);
 	}
+}
+
+/* A second opener that has seen what the first has on its way to the cache, not acknowledged yet. */
+static struct crash_session *look_at_what_is_in_flight(struct scene *sc)
+{
+	const uint64_t lsn = wlog_last_lsn(sc->s->sh.log);
+
+	for (uint64_t i = 0; i < 1000; i++) {
+		struct crash_session *s = session_new(&crash_on_boost, &sc->u, i);
+
+		if (s->target->open(s, false, &sc->err) == 0 && wlog_durable_lsn(s->sh.log) >= lsn)
+			return s;
+		session_abandon(s);
+		err_clear(&sc->err);
+	}
+	crash_fail("nobody ever sees a write in flight");
+}
+
+/*
+ * 10. What one sees who looks may be on its way still: it is acknowledged to the other, in the
+ * device's volatile cache, after the flush of whoever looked. It must not vanish under what he
+ * writes behind it when he has taken over.
+ */
+TEST(hole_10_seen_before_it_was_acknowledged)
+{
+	struct scene *sc = begin("hole_10_seen_before_it_was_acknowledged");
+	struct crash_session *second;
+
+	scene_open(sc);
+	scene_submit(sc, CRASH_WRITE, 0, 8, false);
+	while (!sim_disk_undurable(sc->u.disk))
+		scene_run(sc, 1);
+	second = look_at_what_is_in_flight(sc);
+	scene_run(sc, 200);
+	scene_kill(sc);
+	CHECK_OK(second->target->acquire(second, &sc->err));
+	second->acquired = true;
+	sc->s = second;
+	/* Alone behind what is durable, as it believes: one FUA write is all of the flush. */
+	scene_write(sc, 16, 4);
+	scene_flush(sc);
+	scene_crash(sc, SIM_KEEP_NONE);
+	scene_open(sc);
+	CHECK_EQ(scene_judge(sc), 2);
+	scene_end(sc);
 }
 
 /* ---- 11: beyond two TiB ---------------------------------------------------------------------- */

@@ -11,6 +11,8 @@
 
 #include "lib/tap.h"
 
+#define EAGAIN_TRIES 8
+
 struct scene *scene_new(const char *test, const struct crash_target *t,
 			void (*tweak)(struct crash_config *cfg))
 {
@@ -76,6 +78,9 @@ void scene_open(struct scene *sc)
 {
 	int rc = scene_try_open(sc, false);
 
+	/* A late request of the owner who died says that somebody else is at work. */
+	for (int i = 0; rc == -EAGAIN && i < EAGAIN_TRIES; i++)
+		rc = scene_try_open(sc, false);
 	if (rc)
 		crash_fail("does not open: %s", err_text(&sc->err, rc));
 }
