@@ -14,9 +14,9 @@
  *	13  hole_13_failing_device_does_not_spin   -
  *	14  hole_14_barriers_cost_what_they_hold   -
  *
- * Holes 3, 12, 15 and 18 are in crash_boost_damage.c, 8 to 11 in crash_boost_devices.c. Where there
- * is no step, none could be removed: the hole is closed by a form (a width, a length, a count that
- * is computed and not kept), not by an action.
+ * Holes 3, 12, 15 and 18 are in crash_boost_damage.c, 8 to 10 in crash_boost_devices.c, 11 in
+ * crash_boost_huge.c. Where there is no step, none could be removed: the hole is closed by a form
+ * (a width, a length, a count that is computed and not kept), not by an action.
  *
  * In these scenes a write of 8 sectors fills a segment, which goes to the device by itself; the
  * n-th segment lies n - 1 times 8 KiB behind the start of the ring, of which 16 fit.

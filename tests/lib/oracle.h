@@ -42,7 +42,7 @@
 #include <stdint.h>
 
 #define ORACLE_WRITES_MAX 1024
-#define ORACLE_SECTORS_MAX 2048
+#define ORACLE_SECTORS_MAX 4096
 #define ORACLE_TEXT_LEN 2048
 
 /* Values of a sector that no write has: garbage of some kind. */

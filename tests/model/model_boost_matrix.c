@@ -258,3 +258,49 @@ TEST(boost_matrix_random)
 	}
 	free(m);
 }
+
+static void large(struct crash_config *cfg)
+{
+	cfg->sectors = 4096;
+	cfg->disk_bytes = 24u << 20;
+	cfg->segment_bytes = 256u << 10;
+	cfg->buffers = 32;
+	cfg->batch_segments = 64;
+}
+
+/* Batches of more than one request can carry: neighbours are cut apart, and all is written. */
+TEST(boost_large_batches)
+{
+	struct rng rng;
+
+	rng_seed(&rng, test_seed());
+	for (int round = 0; round < 12; round++) {
+		struct scene *sc = scene_new("boost_large_batches", &crash_on_boost, large);
+		uint32_t lba = (uint32_t)rng_below(&rng, 20);
+
+		scene_open(sc);
+		while (lba < 4096) {
+			uint32_t n = (uint32_t)rng_between(&rng, 1, 700);
+
+			if (n > 4096 - lba)
+				n = 4096 - lba;
+			scene_write(sc, lba, n);
+			lba += n;
+		}
+		/* Some of it from the cache device. */
+		if (round % 2) {
+			scene_flush(sc);
+			scene_crash(sc, SIM_KEEP_NONE);
+			scene_open(sc);
+			scene_judge(sc);
+			scene_write(sc, 1000, 100);
+		}
+		scene_drain(sc);
+		scene_expect(sc, sc->oracle->n - sc->judged);
+		/* What is home is compared when the power goes off. */
+		scene_crash(sc, SIM_KEEP_NONE);
+		scene_open(sc);
+		scene_judge(sc);
+		scene_end(sc);
+	}
+}
