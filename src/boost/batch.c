@@ -2,7 +2,7 @@
 /*
  * A batch on its way to the backing device. There is one at a time.
  *
- *   LOADING    data that is not in memory is read from the cache       wlog/segload.c
+ *   LOADING    data that is not in memory is read from the cache       load.c
  *   BUILDING   sorted, newest only, verified                           build.c
  *   WRITING    neighbours together, in LBA order, several in flight    write.c
  *   FLUSHING   one flush covers them all
@@ -32,17 +32,14 @@
  *   4. the memory that is written from is the log's, pinned, or the batch's own: it stays as it was
  *      verified until the write is done.
  *
- * Memory is bounded by the size of a batch and kept for the next one, since to get it anew costs
- * more than to fill it; after a while without a batch it is given back.
+ * Memory is bounded by the size of two batches and kept for the next one, since to get it anew
+ * costs more than to fill it; after a while without a batch it is given back.
  */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/hugemem.h"
 #include "boost/boost_impl.h"
-
-#define BLOCK 4096u
 
 /* ---- segments */
 
@@ -78,6 +75,10 @@ static void batch_timer(struct timer *timer)
 {
 	struct boost *b = container_of(timer, struct boost, batch.timer);
 
+	if (!load_ahead_gone(b)) {
+		timers_set(&b->timers, timer, host_now_ns(b->host) + b->opt.retry_min_ns);
+		return;
+	}
 	b->batch.phase = BATCH_NONE;
 	b->st.retries++;
 	if (b->batch.widen)
@@ -91,6 +92,7 @@ void wb_failed(struct boost *b, int error)
 	struct batch *bt = &b->batch;
 
 	batch_unpin(b);
+	load_ahead_drop(b);
 	bt->phase = BATCH_FAILED;
 	bt->forgive = true;
 	boost_home_failed(b, error);
@@ -135,79 +137,6 @@ static int batch_take(struct boost *b, uint64_t cut)
 	return 0;
 }
 
-/* ---- loading */
-
-static size_t load_bytes(const struct bseg *bs)
-{
-	const size_t len = (size_t)bs->view.data_sectors * DEV_SECTOR_BYTES;
-
-	return bs->view.data ? 0 : (len + BLOCK - 1) / BLOCK * BLOCK;
-}
-
-static int arena_reserve(struct batch *bt)
-{
-	size_t bytes = 0;
-
-	for (uint32_t i = 0; i < bt->nsegs; i++)
-		bytes += load_bytes(&bt->segs[i]);
-	bytes = (bytes + HUGEMEM_PAGE - 1) / HUGEMEM_PAGE * HUGEMEM_PAGE;
-	if (bytes <= bt->arena_bytes)
-		return 0;
-	if (bt->arena)
-		hugemem_free(bt->arena, bt->arena_bytes);
-	bt->arena_bytes = 0;
-	bt->arena = hugemem_alloc(bytes);
-	if (!bt->arena)
-		return -ENOMEM;
-	bt->arena_bytes = bytes;
-	return 0;
-}
-
-static void batch_load(struct boost *b);
-
-static void load_done(struct segload *load)
-{
-	struct bload *ld = container_of(load, struct bload, load);
-
-	list_add_tail(&ld->link, &ld->b->batch.loads_free);
-	ld->b->batch.in_flight--;
-	batch_load(ld->b);
-}
-
-/* Starts what is to be loaded, so many at once; goes on when all is there. */
-static void batch_load(struct boost *b)
-{
-	struct batch *bt = &b->batch;
-
-	if (b->stopping || b->failed)
-		return;
-	for (; bt->next_load < bt->nsegs; bt->next_load++) {
-		struct bseg *bs = &bt->segs[bt->next_load];
-		const size_t bytes = load_bytes(bs);
-		struct list_head *link;
-		struct bload *ld;
-
-		if (!bytes) {
-			bs->data = bs->view.data;
-			continue;
-		}
-		link = list_pop(&bt->loads_free);
-		if (!link)
-			return;
-		ld = list_entry(link, struct bload, link);
-		bs->data = bt->arena + bt->arena_used;
-		bt->arena_used += bytes;
-		ld->load.user = &b->load_user;
-		ld->load.seg = bs->seg;
-		ld->load.buf = (void *)(uintptr_t)bs->data;
-		ld->load.done = load_done;
-		bt->in_flight++;
-		segload_start(&ld->load);
-	}
-	if (!bt->in_flight)
-		wb_build(b);
-}
-
 static int batch_begin(struct boost *b, uint64_t cut)
 {
 	struct batch *bt = &b->batch;
@@ -215,18 +144,15 @@ static int batch_begin(struct boost *b, uint64_t cut)
 
 	if (r)
 		return r;
-	bt->used = true;
-	r = arena_reserve(bt);
+	r = load_begin(b);
 	if (r) {
 		batch_unpin(b);
 		return r;
 	}
-	b->urgent = false;
+	bt->used = true;
 	bt->phase = BATCH_LOADING;
-	bt->next_load = 0;
-	bt->arena_used = 0;
-	bt->in_flight = 0;
-	batch_load(b);
+	b->urgent = false;
+	load_batch(b);
 	return 0;
 }
 
@@ -238,7 +164,7 @@ static void batch_look(struct boost *b)
 
 	if (b->stopping || b->failed || !b->acquired)
 		return;
-	if (bt->phase != BATCH_NONE)
+	if (bt->phase != BATCH_NONE || bt->ahead.dropped)
 		return;
 	gather_run(b);
 	if (gather_due(b))
@@ -440,7 +366,8 @@ int wb_init(struct boost *b)
 	extmap_init(&bt->bads, NULL, 0);
 	bt->loads = calloc(BATCH_LOADS, sizeof(*bt->loads));
 	bt->writes = calloc(b->opt.writes_in_flight, sizeof(*bt->writes));
-	bt->sample_buf = aligned_alloc(BLOCK, (size_t)BOOST_SAMPLES * BOOST_SAMPLE_BYTES);
+	bt->sample_buf =
+		aligned_alloc(BOOST_SAMPLE_BYTES, (size_t)BOOST_SAMPLES * BOOST_SAMPLE_BYTES);
 	if (!bt->loads || !bt->writes || !bt->sample_buf)
 		return -ENOMEM;
 	for (uint32_t i = 0; i < BATCH_LOADS; i++) {
@@ -456,27 +383,29 @@ int wb_init(struct boost *b)
 
 static void memory_free(struct batch *bt)
 {
-	if (bt->arena)
-		hugemem_free(bt->arena, bt->arena_bytes);
+	load_free(bt);
 	free(bt->segs);
 	free(bt->source);
 	free(bt->chunk);
 	free(bt->found.p);
 	free(bt->ready.p);
 	extmap_clear(&bt->map);
-	bt->arena = bt->chunk = NULL;
+	bt->chunk = NULL;
 	bt->segs = NULL;
 	bt->source = NULL;
 	bt->found = bt->ready = (struct pieces){0};
-	bt->arena_bytes = bt->segs_cap = bt->source_cap = bt->chunk_cap = 0;
+	bt->segs_cap = bt->source_cap = bt->chunk_cap = 0;
 }
 
 void wb_give_back(struct boost *b)
 {
 	if (b->batch.phase != BATCH_NONE)
 		return;
-	if (!b->batch.used)
-		memory_free(&b->batch);
+	if (!b->batch.used) {
+		load_ahead_drop(b);
+		if (load_ahead_gone(b))
+			memory_free(&b->batch);
+	}
 	b->batch.used = false;
 }
 

@@ -8,6 +8,7 @@
  *   attach.c    taking and giving back the writer's right
  *   gather.c    which segments make the next batch, and when it is due
  *   batch.c     a batch on its way: its beginning, loading, its end
+ *   load.c      data that is no longer in memory, also of the next batch
  *   build.c     from segments to sorted pieces that are verified
  *   write.c     writing, flushing
  *   refused.c   places that the backing device refuses to write
@@ -111,6 +112,18 @@ struct bload {
 	struct list_head link; /* batch.loads_free */
 	struct segload load;
 	struct boost *b;
+	bool ahead; /* for the next batch, or when it was */
+};
+
+/* What is read ahead for the next batch. */
+struct ahead {
+	struct bseg *segs; /* pinned; by number */
+	size_t n, cap;
+	size_t next; /* the first that is not begun */
+	uint32_t in_flight;
+	uint8_t *arena;
+	size_t used;
+	bool dropped; /* nobody wants it any more, when what is in flight is back */
 };
 
 #define BWRITE_BYTES (1u << 20)
@@ -154,7 +167,7 @@ struct batch {
 	size_t chunk_cap;
 	struct pieces found, ready;
 	uint8_t *arena; /* for loads */
-	size_t arena_bytes;
+	struct ahead ahead;
 	uint8_t *sample_buf;
 	struct bload *loads;
 	struct bwrite *writes;
@@ -162,6 +175,7 @@ struct batch {
 	bool used; /* since the last look at whether to give the memory back */
 	/* The batch. */
 	uint32_t nsegs, next_load;
+	size_t ahead_at;
 	uint32_t nsource;
 	uint64_t chunks;
 	uint64_t last_number, last_lsn, wall_ns, data_sectors;
@@ -187,7 +201,7 @@ struct batch {
 	struct dev_req flush_req;
 	/* Refused places (refused.c). */
 	bool careful; /* one by one, so as to find them */
-	bool widen; /* all of it was refused: the next try takes as much as it may */
+	bool widen;   /* all of it was refused: the next try takes as much as it may */
 	struct refused refused[BATCH_REFUSED];
 	uint32_t nrefused, refused_at;
 	uint64_t refused_lba; /* goes on here */
@@ -197,6 +211,8 @@ struct batch {
 };
 
 /* ---- gathering (gather.c) */
+
+#define BATCH_BYTES_MAX (UINT64_C(64) << 20)
 
 /* How far the log's durable segments have been looked at for the next batch. */
 struct gather {
@@ -289,6 +305,8 @@ int open_may_discard(struct boost *b, struct err *err);
 void open_count(struct boost *b);
 
 /* gather.c */
+uint64_t gather_limit(const struct boost *b);
+uint64_t gather_weight(const struct wlog_seg_view *view);
 void gather_reset(struct boost *b);
 void gather_run(struct boost *b);
 bool gather_due(struct boost *b);
@@ -304,6 +322,15 @@ void wb_give_back(struct boost *b);	    /* memory, when nothing has happened for
 void wb_build(struct boost *b);		    /* sorts, verifies and writes what is loaded */
 void wb_failed(struct boost *b, int error); /* nothing of the batch is in flight */
 void wb_ended(struct boost *b);		    /* all of it is durable on the backing device */
+
+/* load.c */
+int load_begin(struct boost *b);
+void load_batch(struct boost *b); /* then wb_build() */
+/* Reads for the next batch, if that will be full and is no longer in memory. */
+void load_ahead(struct boost *b);
+void load_ahead_drop(struct boost *b);
+bool load_ahead_gone(const struct boost *b);
+void load_free(struct batch *bt);
 
 /* write.c */
 void wb_write(struct boost *b); /* what is ready; then wb_failed() or wb_ended() */
@@ -324,7 +351,7 @@ uint64_t build_segment_of(const struct batch *bt, uint64_t value);
 bool refused_careful(const struct boost *b);
 bool refused_add(struct batch *bt, const struct dev_req *req); /* false: no room */
 void refused_all(struct boost *b);
-void refused_relog(struct boost *b);			       /* then wb_build() or wb_failed() */
+void refused_relog(struct boost *b); /* then wb_build() or wb_failed() */
 void refused_stop(struct boost *b);
 
 /* read.c */

@@ -22,11 +22,10 @@
  */
 #include "boost/boost_impl.h"
 
-#define BATCH_BYTES_MAX (UINT64_C(64) << 20)
 #define BATCH_RECORDS 131072u
 #define HEADER_BYTES 4096u /* what a segment without data counts for */
 
-static uint64_t gather_limit(const struct boost *b)
+uint64_t gather_limit(const struct boost *b)
 {
 	const uint64_t each = (uint64_t)b->opt.log.segment_bytes + HEADER_BYTES;
 	uint64_t limit = each * b->opt.nr_max_batched_migration;
@@ -36,6 +35,11 @@ static uint64_t gather_limit(const struct boost *b)
 	if (limit > BATCH_BYTES_MAX || b->batch.widen)
 		limit = BATCH_BYTES_MAX;
 	return limit;
+}
+
+uint64_t gather_weight(const struct wlog_seg_view *view)
+{
+	return (uint64_t)view->data_sectors * DEV_SECTOR_BYTES + HEADER_BYTES;
 }
 
 /* The batch begins behind what is home. */
@@ -58,7 +62,7 @@ void gather_run(struct boost *b)
 		if (!seg)
 			break;
 		wlog_seg_view(seg, &view);
-		weight = (uint64_t)view.data_sectors * DEV_SECTOR_BYTES + HEADER_BYTES;
+		weight = gather_weight(&view);
 		if (g->cut &&
 		    (g->weight + weight > limit || g->records + view.records > BATCH_RECORDS)) {
 			g->full = true;
@@ -87,8 +91,8 @@ static bool gather_more_comes(const struct boost *b, uint64_t lsn)
 }
 
 /*
- * Somebody waits for room. In memory, perhaps, which the cache device gives back, and writeback does
- * not: for space only if a write of the largest size might find none.
+ * Somebody waits for room. In memory, perhaps, which the cache device gives back, and writeback
+ * does not: for space only if a write of the largest size might find none.
  */
 static bool gather_log_full(const struct boost *b)
 {

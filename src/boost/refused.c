@@ -13,9 +13,9 @@
  * and is tried again. So is one of which nothing at all could be written; but that may also be a
  * small batch that holds nothing else, so the next try takes as much as a batch may have, to tell
  * the one from the other. Between two rounds lies at least one back-off, which grows with their
- * number, but not so far that one bad place would keep back what is written with it. A full log may
- * have no room for what is refused: then the batch is tried as it is once more, since the device may
- * have come back.
+ * number, but not so far that one bad place would keep back what is written with it. A full log
+ * may have no room for what is refused: then the batch is tried as it is once more, since the
+ * device may have come back.
  *
  * Invariants:
  *   1. nothing is given up: refused data is in the log, durable, until it is home or overwritten;

@@ -190,6 +190,8 @@ void wb_write(struct boost *b)
 	bt->nrefused = 0;
 	bt->careful = refused_careful(b);
 	batch_issue(b);
+	if (bt->phase == BATCH_WRITING)
+		load_ahead(b);
 }
 
 /* ---- flushing */

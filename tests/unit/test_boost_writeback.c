@@ -379,3 +379,89 @@ TEST(extents_are_data_unless_the_log_knows_zeros)
 	host_leave(&rig->hs.host);
 	brig_free(rig);
 }
+
+/* While a batch is written the next one is read: memory has forgotten it long ago. */
+static struct brig *ahead_rig(unsigned int more)
+{
+	struct brig *rig = brig_new(test_seed() + more, NULL);
+
+	rig->opt.hold = true;
+	rig->opt.log.buffers = 4;
+	CHECK_OK(brig_open(rig));
+	for (uint32_t i = 0; i < 80; i++)
+		CHECK_OK(brig_write(rig, (uint32_t)rng_below(&rig->hs.rng, 16000), 100));
+	CHECK_OK(brig_flush(rig));
+	return rig;
+}
+
+static void release_hold(struct brig *rig)
+{
+	host_enter(&rig->hs.host);
+	boost_set_hold(rig->boost, false);
+	host_leave(&rig->hs.host);
+}
+
+TEST(data_is_read_ahead)
+{
+	struct brig *rig = ahead_rig(0);
+
+	release_hold(rig);
+	host_single_settle(&rig->hs);
+	CHECK(brig_status(rig).batches > 10);
+	CHECK_OK(brig_drain(rig));
+	brig_verify_home(rig);
+	brig_verify(rig);
+	brig_release(rig);
+	brig_free(rig);
+}
+
+TEST(reading_ahead_and_faults)
+{
+	for (unsigned int k = 0; k < 60; k++) {
+		struct brig *rig = ahead_rig(k);
+
+		brig_fault(rig->backing_disk, k % 2 ? DEV_WRITE : DEV_FLUSH, 1 + k / 4, 1 + k % 3);
+		brig_fault(rig->cache_disk, DEV_READ, 1 + k, k % 5);
+		release_hold(rig);
+		host_single_settle(&rig->hs);
+		if (k % 3 == 0) {
+			/* Less is taken than was read. */
+			host_enter(&rig->hs.host);
+			boost_set_batch(rig->boost, 1);
+			host_leave(&rig->hs.host);
+		}
+		sim_disk_heal(rig->cache_disk);
+		CHECK_OK(brig_drain(rig));
+		brig_verify_home(rig);
+		if (k % 7 == 0)
+			host_single_advance(&rig->hs, UINT64_C(60000000000));
+		for (uint32_t i = 0; i < 20; i++)
+			CHECK_OK(brig_write(rig, i * 300, 100));
+		brig_release(rig);
+		brig_verify_home(rig);
+		brig_free(rig);
+	}
+}
+
+TEST(stop_while_data_is_read_ahead)
+{
+	for (unsigned int k = 0; k < 60; k++) {
+		struct brig *rig = ahead_rig(k);
+		struct list_head *link;
+
+		release_hold(rig);
+		/* So many steps, and then no more. */
+		for (unsigned int i = 0; i < k; i++) {
+			link = list_pop(&rig->hs.works);
+			if (link)
+				list_entry(link, struct work, link)
+					->run(list_entry(link, struct work, link));
+			dev_poll(k % 2 ? rig->cache : rig->backing, false);
+			dev_poll(rig->cache, false);
+		}
+		brig_close(rig);
+		CHECK_OK(brig_open(rig));
+		brig_verify(rig);
+		brig_free(rig);
+	}
+}
