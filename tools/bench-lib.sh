@@ -142,5 +142,6 @@ row()
 row_of_medians()
 {
 	row "$1" "$(median ours)" "$2" "$3" "$(median theirs)" "$4"
-	echo "# $1: ours" $(sort -g "$dir/ours") "theirs" $(sort -g "$dir/theirs") >&2
+	echo "# $1: ours $(sort -g "$dir/ours" | tr '\n' ' ')theirs $(sort -g "$dir/theirs" |
+		tr '\n' ' ')$2" >&2
 }
