@@ -133,6 +133,11 @@ static void run_refused(uint64_t seed)
 	struct fault_run r;
 
 	fault_begin(&r, &roomy, "boost_refused_places", seed);
+	if (r.cfg.sectors < 64) {
+		/* Of so few, what is refused may be all. */
+		fault_end(&r);
+		return;
+	}
 	r.cfg.full_timeout_ns = 0;
 	/* Room for some of them in the space that the log keeps back: that is about a segment. */
 	r.cfg.segment_bytes = 32768;
