@@ -16,7 +16,7 @@ to_check = $(1) || { echo "0 passed, 1 failed, 0 skipped"; exit 1; }
 slow = VARVE_CRASH_IMAGES=$${VARVE_CRASH_IMAGES:-10000} VARVE_TEST_TIMEOUT=$${VARVE_TEST_TIMEOUT:-600}
 export FUZZ_SECONDS
 
-.PHONY: all deps demo test check check-asan check-tsan check-valgrind check-mutants check-model \
+.PHONY: all deps demo demo-boost test check check-asan check-tsan check-valgrind check-mutants check-model \
 	check-long check-lsvd check-rbd bench-lsvd bench-boost bench-rbd check-clang fuzz-smoke \
 	cover tidy format install clean help
 
@@ -28,6 +28,9 @@ deps: ## install the packages of packages.txt that are missing
 
 demo: deps all ## show what Varve does, on this machine, in a minute
 	@VARVE_BUILD=$(abspath $(BUILD)) tools/demo
+
+demo-boost: deps all ## the same for a cache before a device that has its data already
+	@VARVE_BUILD=$(abspath $(BUILD)) tools/demo-boost
 
 test: ## build and run the test programs named in T="test_x crash_y"
 	$(if $(T),,$(error say which: make test T="test_x crash_y"))

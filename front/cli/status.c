@@ -82,6 +82,9 @@ static int print_status(const struct cli_args *args, const char *name, json_t *v
 	} else if (cli_flag(args, "json")) {
 		cli_print_json(value);
 	} else {
+		/* An empty list reads as nothing, not as a number. */
+		if (!json_array_size(json_object_get(value, "reasons")))
+			json_object_del(value, "reasons");
 		cli_print_table(value);
 	}
 	return CLI_OK;

@@ -218,7 +218,9 @@ int varve_status(struct varve_volume *volume, char **ret_json);
  *	             acknowledged is flushed to the cache, nothing is written back: when it is
  *	             answered nothing is written to either device, and copies of both that are made
  *	             now are a volume as after a crash. Requests that wait are neither lost nor
- *	             failed; drain and the like are refused with -EBUSY; closing resumes
+ *	             failed; drain and the like are refused with -EBUSY; closing resumes. A drain
+ *	             that is under way ends first; -ETIMEDOUT, and the volume goes on, when what
+ *	             is in flight does not end within home_timeout
  *	resume       ends that
  *	resize [SIZE] [shrink]  as varve_resize(); without SIZE as new_bytes 0
  *	clear_stat   the counters of requests by kind begin at 0 again

@@ -404,7 +404,6 @@ const struct home_ops home_boost = {
 	.type = "boost",
 	.home = "backing device",
 	.promise = promise,
-	.hold_stops_drain = true,
 	.configured = home_boost_configured,
 	.spec = home_boost_spec,
 	.media_open = media_open,

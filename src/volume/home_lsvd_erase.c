@@ -90,8 +90,13 @@ int home_lsvd_erase(struct home_erase *erase, struct err *err)
 	char object[STORE_KEY_MAX + 1];
 	struct store *store;
 	struct dev *cache;
-	int rc = media_store_open(erase->cfg->store, &store, object, err);
+	int rc;
 
+	if (erase->drain || erase->force)
+		return err_set(err, -EINVAL,
+			       "drain and force are for boost volumes: of an lsvd volume all data "
+			       "goes, or with keep-data all stays");
+	rc = media_store_open(erase->cfg->store, &store, object, err);
 	if (rc)
 		return rc;
 	rc = store->ops->lock ? store->ops->lock(store, object, err) : 0;

@@ -96,10 +96,8 @@ static int say_flush(struct varve_volume *vol, const struct cancel *cancel)
 
 static int say_drain(struct varve_volume *vol, const struct cancel *cancel)
 {
-	int rc = suspended(vol);
+	const int rc = suspended(vol);
 
-	if (!rc && vol->home->ops->hold_stops_drain && vol->cfg.hold)
-		return errmsg_set(-EBUSY, "volume %s is held: \"hold no\" first", vol->cfg.name);
 	return rc ? rc : volume_drain(vol, cancel);
 }
 

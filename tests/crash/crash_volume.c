@@ -75,7 +75,8 @@ static void verify_all(struct varve_volume *vol, int round)
 	char buf[4096], want[4096];
 
 	for (uint32_t i = 0; i < BLOCKS; i++) {
-		CHECK_OK(varve_pread(vol, buf, sizeof(buf), (uint64_t)(i * 37 % BLOCKS) * 2 * 4096));
+		CHECK_OK(varve_pread(vol, buf, sizeof(buf),
+				     (uint64_t)(i * 37 % BLOCKS) * 2 * 4096));
 		memset(want, (int)(i + (unsigned int)round * 7 + 1), sizeof(want));
 		CHECK_MEMEQ(buf, want, sizeof(buf));
 	}
@@ -146,6 +147,26 @@ TEST(nothing_is_written_back_while_suspended)
 		CHECK_OK(varve_message(vol, "resume", NULL));
 		free(first);
 	}
+	CHECK_OK(varve_close(vol));
+}
+
+/* The engine is closed and opened again on the way: what was acknowledged must not be lost by it. */
+TEST(growing_loses_nothing)
+{
+	struct varve_volume *vol;
+	struct pair p;
+
+	name_files(&p);
+	create(&p, true, "batch_age=1h");
+	CHECK_OK(varve_open("v", 0, &vol));
+	for (int round = 0; round < 3; round++) {
+		write_all(vol, round);
+		CHECK_OK(varve_resize(vol, SIZE + ((uint64_t)round + 1) * MIB, 0));
+		verify_all(vol, round);
+	}
+	write_all(vol, 3);
+	CHECK_OK(varve_resize(vol, SIZE, VARVE_RESIZE_SHRINK));
+	verify_all(vol, 3);
 	CHECK_OK(varve_close(vol));
 }
 

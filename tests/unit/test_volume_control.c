@@ -304,3 +304,37 @@ TEST(dump_and_check_of_a_closed_volume)
 	CHECK_EQ(varve_dump("mem:64M:dump,mem:dump", "nokey", &text), -ENOENT);
 	CHECK_EQ(varve_check("mem:64M:dump,mem:dump", &check), 0);
 }
+
+/* ---- clients that lose patience ------------------------------------------------------------ */
+
+/* More of them than there is room for: each wait ends when its client hangs up. */
+TEST(a_wait_ends_when_its_client_hangs_up)
+{
+	static const char request[] = "{\"command\": \"message\", \"text\": \"drain\"}\n";
+	const char *const settings[] = {"home_timeout=1h", NULL};
+	char dir[600], away[600], store[700];
+	const char *const create[] = {"size=64M", "cache=mem:64M:hang", store, NULL};
+	struct varve_volume *vol;
+
+	snprintf(dir, sizeof(dir), "%s/s", test_tmpdir());
+	snprintf(away, sizeof(away), "%s/away", test_tmpdir());
+	snprintf(store, sizeof(store), "store=dir:%s/hang", dir);
+	CHECK_OK(mkdir(dir, 0700));
+	CHECK_OK(setenv("VARVE_RUN_DIR", test_tmpdir(), 1));
+	CHECK_OK(setenv("VARVE_CONFIG_DIR", test_tmpdir(), 1));
+	CHECK_OK(varve_create("hang", create));
+	CHECK_OK(varve_open_with("hang", 0, settings, &vol));
+	CHECK_OK(varve_control_start(vol, NULL));
+	CHECK_OK(varve_message(vol, "hold yes", NULL));
+	CHECK_OK(varve_pwrite(vol, "x", 1, 0, VARVE_FUA));
+	CHECK_OK(rename(dir, away));
+	for (int i = 0; i < 3 * CONTROL_CLIENTS; i++) {
+		const int fd = connect_to("hang");
+
+		CHECK_EQ(write(fd, request, sizeof(request) - 1), (ssize_t)sizeof(request) - 1);
+		close(fd);
+	}
+	CHECK(ok(call("hang", "{\"command\": \"status\"}")));
+	CHECK_OK(rename(away, dir));
+	CHECK_OK(varve_close(vol));
+}
