@@ -33,6 +33,7 @@ struct btt_dev {
 	struct dev dev;
 	struct dev_gate gate;
 	struct btt *btt;
+	struct pmem *own; /* to be closed with the device, and btt before it; or NULL */
 	bool has_lock;
 	struct list_head queue; /* dev_req; under gate.lock */
 };
@@ -186,6 +187,10 @@ static void btt_dev_close(struct dev *dev)
 	gate_close(&d->gate);
 	assert(list_empty(&d->queue));
 	btt_dev_unlock(dev);
+	if (d->own) {
+		btt_close(d->btt);
+		pm_close(d->own);
+	}
 	free(d);
 }
 
@@ -224,4 +229,9 @@ int btt_dev_open(struct btt *btt, struct dev **ret, struct err *err)
 	d->dev.can_zero = !btt->read_only;
 	*ret = &d->dev;
 	return 0;
+}
+
+void btt_dev_own(struct dev *dev, struct pmem *pm)
+{
+	to_btt(dev)->own = pm;
 }

@@ -21,4 +21,7 @@
  */
 int btt_dev_open(struct btt *btt, struct dev **ret, struct err *err);
 
+/* From now on closing the device closes the pool, and the memory that it lies in. */
+void btt_dev_own(struct dev *dev, struct pmem *pm);
+
 #endif

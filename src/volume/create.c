@@ -144,7 +144,7 @@ static void undo(struct creation *c)
 	if (c->home_made)
 		home_of(&c->cfg)->create_unmake(&c->cfg);
 	if (c->cache_made)
-		unlink(c->cfg.cache);
+		unlink(media_path(c->cfg.cache));
 	if (c->cache_taken && !erase_take_cache(&c->cfg, &cache, NULL) && cache) {
 		erase_unbind(cache, &c->cfg.uuid, NULL);
 		erase_give_cache(cache);
@@ -167,6 +167,7 @@ static int apply_template(struct creation *c, const char *name, const char *cons
 static int create(struct creation *c, const char *name, const char *const *settings,
 		  struct err *err)
 {
+	const struct home_ops *ops;
 	int rc;
 
 	settings_default(&c->cfg);
@@ -177,10 +178,11 @@ static int create(struct creation *c, const char *name, const char *const *setti
 		rc = validate(name, &c->cfg, err);
 	if (rc)
 		return rc;
-	rc = prepare_cache(c, err);
+	ops = home_of(&c->cfg);
+	rc = ops->no_log ? 0 : prepare_cache(c, err);
 	if (!rc)
-		rc = home_of(&c->cfg)->create_make(&c->cfg, &c->home_made, err);
-	if (!rc)
+		rc = ops->create_make(&c->cfg, &c->home_made, err);
+	if (!rc && !ops->no_log)
 		rc = bind_cache(c, err);
 	if (!rc)
 		rc = config_write(name, &c->cfg, err);

@@ -11,6 +11,7 @@
 static const struct home_ops *const homes[] = {
 	&home_lsvd,
 	&home_boost,
+	&home_btt,
 };
 
 #define HOMES (sizeof(homes) / sizeof(homes[0]))

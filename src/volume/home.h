@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * What lies below a volume's log, behind one vtable: lsvd, a stream of objects in a store; boost, a
- * block device that is written in place. The table of types is in home.c; no other file of this
+ * block device that is written in place. Or instead of log and home: btt, a pool of atomic blocks. The table of types is in home.c; no other file of this
  * room, but for the adapters home_*.c and the table of settings, knows one type from another.
  *
  * Life: media_open() opens what the configuration names beside the cache and returns the home;
@@ -73,7 +73,8 @@ struct home_erase {
 struct home_ops {
 	const char *type;
 	const char *home; /* what it calls its home: "store" */
-	const char *promise; /* what an image without its cache is */
+	const char *promise; /* what an image without its cache is; NULL: there is no cache */
+	bool no_log; /* no cache, no log: run() does it all */
 	bool hold_stops_drain; /* while it is held nothing goes to the home, asked for or not */
 
 	/* ---- not entered: configurations and media */
@@ -111,6 +112,13 @@ struct home_ops {
 	int (*acquire)(struct home *home, struct err *err);
 	int (*release)(struct home *home, struct err *err);
 	void (*close)(struct home *home);
+
+	/*
+	 * Of a type without a log: runs a request, on the calling thread, to its end; what has
+	 * returned 0 is durable. Any thread. may_sleep: not for a thread that must not wait.
+	 */
+	int (*run)(struct home *home, struct dev_req *req);
+	bool (*may_sleep)(struct home *home);
 
 	/* ---- entered */
 
@@ -151,6 +159,7 @@ struct home_ops {
 
 extern const struct home_ops home_lsvd;
 extern const struct home_ops home_boost;
+extern const struct home_ops home_btt;
 
 /* NULL: there is no such type. */
 const struct home_ops *home_find(const char *type);

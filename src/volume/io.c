@@ -182,6 +182,39 @@ static bool range_clear(struct vio *v)
 
 /* ---- the three kinds of requests ----------------------------------------------------------- */
 
+#define RUN 2 /* by the home, which has no log before it */
+
+static_assert(sizeof(struct work) <= sizeof(((struct dev_req *)NULL)->priv), "fits priv");
+
+static void run_now(struct vio *v)
+{
+	struct home *home = v->vol->home;
+
+	v->req.result = home->ops->run(home, &v->req);
+	vhost_deliver(&v->req);
+}
+
+static void run_by_worker(struct work *work)
+{
+	struct dev_req *req = (void *)((char *)work - offsetof(struct dev_req, priv));
+
+	run_now(vio_of_req(req));
+}
+
+/* Submit never blocks: what may sleep is for a worker, unless the caller waits anyway. */
+static void run(struct vio *v)
+{
+	struct home *home = v->vol->home;
+	struct work *work = (void *)&v->req.priv;
+
+	if (v->sync || !home->ops->may_sleep(home)) {
+		run_now(v);
+		return;
+	}
+	work->run = run_by_worker;
+	host_defer(&v->vol->h.host, work);
+}
+
 void vio_go_mutate(struct vio *v)
 {
 	struct varve_volume *vol = v->vol;
@@ -194,12 +227,14 @@ void vio_go_mutate(struct vio *v)
 		rc = beyond_end(v) ? -EINVAL : 0;
 		if (!rc && range_clear(v)) {
 			count(v, vol->phase);
-			rc = wlog_reserve(vol->log, &v->req);
+			rc = vol->log ? wlog_reserve(vol->log, &v->req) : RUN;
 		}
 	}
 	volume_leave(vol);
 	/* At 0 the request may be anywhere by now, even finished. */
-	if (rc > 0) {
+	if (rc == RUN) {
+		run(v);
+	} else if (rc > 0) {
 		const bool fua = v->req.fua;
 
 		wlog_fill(vol->log, &v->req);
@@ -230,11 +265,15 @@ void vio_go_read(struct vio *v)
 		log = vol->log;
 		if (log)
 			wlog_read_begin(log, &v->req);
+		else if (vol->home->ops->no_log)
+			rc = RUN;
 		else
 			vol->home->ops->read(vol->home, &v->req);
 	}
 	volume_leave(vol);
-	if (log) {
+	if (rc == RUN) {
+		run(v);
+	} else if (log) {
 		wlog_read_copy(log, &v->req);
 	} else if (rc < 0) {
 		v->req.result = rc;
@@ -251,9 +290,11 @@ static void go_flush(struct vio *v)
 	v->req.done = engine_done;
 	volume_enter(vol);
 	rc = gate_other(v);
-	/* Before the first mutation there is nothing that could be lost. */
-	clean = rc > 0 && atomic_load_explicit(&vol->state, memory_order_relaxed) ==
-				  VOLUME_LOOKING;
+	/* Before the first mutation there is nothing that could be lost; nor is there without a
+	 * log, where what is done is durable. */
+	clean = rc > 0 && (vol->home->ops->no_log ||
+			   atomic_load_explicit(&vol->state, memory_order_relaxed) ==
+				   VOLUME_LOOKING);
 	if (rc > 0 && !clean) {
 		count(v, INFLIGHT_OTHER);
 		wlog_flush(vol->log, &v->req);

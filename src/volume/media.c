@@ -22,6 +22,7 @@
 #include "dev/mem.h"
 #include "store/dir.h"
 #include "store/mem.h"
+#include "volume/pool.h"
 
 struct named {
 	struct named *next;
@@ -41,6 +42,11 @@ bool media_is_mem(const char *text)
 bool media_is_none(const char *text)
 {
 	return !*text || !strcmp(text, "none");
+}
+
+const char *media_path(const char *text)
+{
+	return strncmp(text, "btt:", 4) ? text : text + 4;
 }
 
 static struct named *named_new(const char *name, uint64_t cache_bytes)
@@ -154,6 +160,8 @@ static int open_dev(const char *text, unsigned int flags, uint64_t bytes, bool w
 		*ret_created = false;
 	if (media_is_mem(text))
 		return open_mem_dev(text, opt.read_only, ret, err);
+	if (media_path(text) != text)
+		return pool_dev_open(media_path(text), flags, bytes, ret, ret_created, err);
 	rc = dev_file_open(text, &opt, ret, &first);
 	if (rc == -ENOENT && (flags & MEDIA_CREATE)) {
 		opt.create = true;
@@ -185,7 +193,7 @@ bool media_is_block(const char *text)
 {
 	struct stat st;
 
-	return !media_is_mem(text) && !stat(text, &st) && S_ISBLK(st.st_mode);
+	return !media_is_mem(text) && !stat(media_path(text), &st) && S_ISBLK(st.st_mode);
 }
 
 bool media_same(const char *a, const char *b)
@@ -194,7 +202,7 @@ bool media_same(const char *a, const char *b)
 
 	if (media_is_mem(a) || media_is_mem(b))
 		return !strcmp(a, b) && strchr(a + 4, ':');
-	if (stat(a, &sa) || stat(b, &sb))
+	if (stat(media_path(a), &sa) || stat(media_path(b), &sb))
 		return false;
 	if (S_ISBLK(sa.st_mode) && S_ISBLK(sb.st_mode))
 		return sa.st_rdev == sb.st_rdev;

@@ -20,6 +20,8 @@
 
 bool media_is_mem(const char *text);
 bool media_is_none(const char *text);
+/* The path in the name of a device: "btt:PATH" is a pool of atomic blocks (volume/pool.h). */
+const char *media_path(const char *text);
 
 /* ret_object: the name that the volume has in this store. */
 int media_store_open(const char *text, struct store **ret, char ret_object[STORE_KEY_MAX + 1],

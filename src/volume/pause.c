@@ -124,6 +124,8 @@ int volume_paused_io(struct varve_volume *vol, enum dev_op op, uint64_t off_byte
 	};
 	int rc = 0;
 
+	if (vol->home->ops->no_log)
+		return op == DEV_FLUSH ? 0 : vol->home->ops->run(vol->home, &io.req);
 	io.req.done = own_io_done;
 	volume_enter(vol);
 	if (op == DEV_FLUSH)

@@ -24,6 +24,7 @@
 
 #include "btt/pmdk.h"
 #include "runtime/workers.h"
+#include "volume/json.h"
 #include "volume/volume.h"
 
 #define POOLSET_SIGNATURE "PMEMPOOLSET"
@@ -312,27 +313,39 @@ int varve_btt_set_error(struct varve_btt *btt, uint64_t block)
 
 /* ---- status -------------------------------------------------------------------------------- */
 
+json_t *pool_json(const struct pmem *pm, const struct btt *btt)
+{
+	json_t *top = json_object();
+	struct btt_stat st;
+
+	btt_stat(btt, &st);
+	json_put_uuid(top, "uuid", &st.uuid);
+	json_object_set_new(top, "persistence", json_string(pm_mode_text(pm)));
+	json_object_set_new(top, "proven", json_boolean(pm_is_proven(pm)));
+	json_object_set_new(top, "read_only", json_boolean(st.read_only));
+	json_object_set_new(top, "scanned", json_boolean(st.scanned));
+	json_object_set_new(top, "error",
+			    st.failed ? json_string(strerror(-st.failed)) : json_null());
+	json_put(top, "pool_bytes", st.pool_bytes);
+	json_put(top, "blocks", st.nblock);
+	json_put(top, "block_bytes", st.block_bytes);
+	json_put(top, "stride_bytes", st.stride_bytes);
+	json_put(top, "spares", st.spares);
+	json_put(top, "lanes", st.lanes);
+	json_put(top, "damaged_entries", st.damaged);
+	json_put(top, "read_retries", st.retries);
+	json_put(top, "hazards", st.hazards);
+	json_put(top, "lane_waits", st.waits);
+	json_put(top, "takeovers", st.takeovers);
+	return top;
+}
+
 int varve_btt_status(struct varve_btt *btt, char **ret_json)
 {
-	char uuid[UUID_TEXT_LEN];
-	struct btt_stat st;
-	json_t *json;
+	json_t *json = pool_json(btt->pm, btt->btt);
 
 	errmsg_begin();
-	btt_stat(btt->btt, &st);
-	uuid_to_text(&st.uuid, uuid);
-	json = json_pack("{s:s, s:s, s:s, s:b, s:b, s:I, s:I, s:I, s:I, s:I, s:i, s:b, s:i, s:I, "
-			 "s:I, s:I, s:I, s:I}",
-			 "type", "btt", "uuid", uuid, "persistence", pm_mode_text(btt->pm), "proven",
-			 pm_is_proven(btt->pm), "read_only", st.read_only, "pool_bytes",
-			 (json_int_t)st.pool_bytes, "blocks", (json_int_t)st.nblock, "block_bytes",
-			 (json_int_t)st.block_bytes, "stride_bytes", (json_int_t)st.stride_bytes,
-			 "spares", (json_int_t)st.spares, "lanes", (int)st.lanes, "scanned",
-			 st.scanned, "failed", st.failed, "damaged_entries",
-			 (json_int_t)st.damaged, "read_retries", (json_int_t)st.retries, "hazards",
-			 (json_int_t)st.hazards, "lane_waits", (json_int_t)st.waits, "takeovers",
-			 (json_int_t)st.takeovers);
-	*ret_json = json ? json_dumps(json, 0) : NULL;
+	*ret_json = json_dumps(json, 0);
 	json_decref(json);
 	return *ret_json ? 0 : errmsg_set(-ENOMEM, "status of a pool: no memory");
 }

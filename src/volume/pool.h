@@ -6,10 +6,13 @@
 #ifndef VOLUME_POOL_H
 #define VOLUME_POOL_H
 
+#include <jansson.h>
+
 #include <varve/btt.h>
 
 #include "base/err.h"
 #include "btt/btt.h"
+#include "dev/dev.h"
 #include "pmem/pmem.h"
 
 struct varve_btt {
@@ -29,5 +32,14 @@ extern const struct btt_parallel pool_parallel;
 int pool_map(const char *path, bool read_only, bool prefault, struct pmem **ret,
 	     struct err *err);
 
+/*
+ * A pool as a block device that owns it; with MEDIA_CREATE one that holds bytes is made if there is
+ * no file. Flags as of media.h.
+ */
+int pool_dev_open(const char *path, unsigned int flags, uint64_t bytes, struct dev **ret,
+		  bool *ret_created, struct err *err);
+
+/* What status tells of it. */
+json_t *pool_json(const struct pmem *pm, const struct btt *btt);
 
 #endif

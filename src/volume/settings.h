@@ -69,6 +69,8 @@ enum {
 enum {
 	TYPE_LSVD = 1 << 0,
 	TYPE_BOOST = 1 << 1,
+	TYPE_BTT = 1 << 2,
+	TYPES_LOG = TYPE_LSVD | TYPE_BOOST, /* that have a log before their home */
 };
 
 struct setting {

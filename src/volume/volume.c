@@ -232,7 +232,7 @@ int open_volume(const struct volume_config *cfg, unsigned int flags, struct varv
 	if (!vol)
 		return err_set(err, -ENOMEM, "volume %s: no memory", cfg->name);
 	rc = home_of(cfg)->media_open(vol, err);
-	if (!rc)
+	if (!rc && !vol->home->ops->no_log)
 		rc = open_cache(vol, err);
 	if (!rc)
 		rc = open_engine(vol, err);
@@ -290,7 +290,8 @@ void varve_get_info(struct varve_volume *volume, struct varve_info *ret)
 	ret->size_bytes = volume_size(volume);
 	ret->block_bytes = volume->block_bytes;
 	ret->optimal_bytes = 4096;
-	ret->max_atomic_bytes = volume_max_io(volume);
+	ret->max_atomic_bytes =
+		volume->home->ops->no_log ? volume->block_bytes : volume_max_io(volume);
 	ret->read_only = volume->read_only;
 	ret->cut = volume->discard_cache;
 	ret->cut_lsn = volume->cut.lsn;

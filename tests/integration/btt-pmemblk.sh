@@ -37,20 +37,26 @@ if fio --enghelp | grep -qw pmemblk; then
 		case_ok "fio: four jobs, mixed" with_ours timeout 120 fio --name=m \
 			--ioengine=pmemblk --thread=1 --numjobs=4 --filename="$T/fio.$bs,$bs,64" \
 			--bs=$bs --rw=randrw --time_based --runtime=3
-		case_ok "the pool is sound" "$V" check "$T/fio.$bs"
+		case_ok "the pool is sound" "$V" check "none,btt:$T/fio.$bs"
 		rm -f "$T/fio.$bs"
 	done
 else
 	skip "fio" "it has no engine for libpmemblk"
 fi
 
-# PMDK's own example, as its package ships it, compiled with its header.
-db=/usr/share/doc/libpmemblk-dev/examples/assetdb
-if [ -e $db/asset_load.c ] && [ -e /usr/include/libpmemblk.h ]; then
+# PMDK's own examples, as their package ships them, compiled with its header. The package lacks a
+# header of theirs, of which one constant is used.
+examples=/usr/share/doc/libpmemblk-dev/examples
+if [ -e $examples/assetdb/asset_load.c ] && [ -e /usr/include/libpmemblk.h ]; then
+	echo '#define CREATE_MODE_RW 0600' >"$T/ex_common.h"
+	sed "s#/pmem-fs/myfile#$T/myfile#" $examples/manpage.c >"$T/manpage.c"
+	cc -o "$T/manpage" "$T/manpage.c" -lpmemblk
 	for p in load list checkout checkin; do
-		cc -I$db -I$db/.. -o "$T/asset_$p" $db/asset_$p.c -lpmemblk -lpmem 2>"$T/cc.log" ||
-			cat "$T/cc.log"
+		cc -I"$T" -I$examples/assetdb -o "$T/asset_$p" $examples/assetdb/asset_$p.c \
+			-lpmemblk
 	done
+	case_ok "the manual's example" with_ours "$T/manpage"
+	like "... found room" "$OUT" "file holds"
 	printf 'hammer\nsaw\n' >"$T/assets"
 	truncate -s 20m "$T/asset.db"
 	case_ok "assetdb: load" with_ours "$T/asset_load" "$T/asset.db" "$T/assets"
