@@ -16,9 +16,9 @@ to_check = $(1) || { echo "0 passed, 1 failed, 0 skipped"; exit 1; }
 slow = VARVE_CRASH_IMAGES=$${VARVE_CRASH_IMAGES:-10000} VARVE_TEST_TIMEOUT=$${VARVE_TEST_TIMEOUT:-600}
 export FUZZ_SECONDS
 
-.PHONY: all deps demo demo-boost test check check-asan check-tsan check-valgrind check-mutants check-model \
-	check-long check-lsvd check-rbd bench-lsvd bench-boost bench-rbd check-clang fuzz-smoke \
-	cover tidy format install clean help
+.PHONY: all deps demo demo-boost demo-btt test check check-asan check-tsan check-valgrind \
+	check-mutants check-model check-long check-lsvd check-boost check-rbd check-btt bench-lsvd \
+	bench-boost bench-rbd bench-btt check-clang fuzz-smoke cover tidy format install clean help
 
 all: ## build everything into build/ (the default); the program is build/varve
 	@$(call build,$(BUILD))
@@ -31,6 +31,9 @@ demo: deps all ## show what Varve does, on this machine, in a minute
 
 demo-boost: deps all ## the same for a cache before a device that has its data already
 	@VARVE_BUILD=$(abspath $(BUILD)) tools/demo-boost
+
+demo-btt: deps all ## the same for atomic blocks in persistent memory, and libpmemblk's programs
+	@VARVE_BUILD=$(abspath $(BUILD)) tools/demo-btt
 
 test: ## build and run the test programs named in T="test_x crash_y"
 	$(if $(T),,$(error say which: make test T="test_x crash_y"))
@@ -72,6 +75,14 @@ check-lsvd: deps ## everything of lsvd: its tests, and integration with real cli
 	@$(call to_check,$(call build,$(BUILD)))
 	@$(call check,$(BUILD)) lsvd
 
+check-boost: deps ## everything of boost: its tests, and integration with real devices
+	@$(call to_check,$(call build,$(BUILD)))
+	@$(call check,$(BUILD)) boost
+
+check-btt: deps ## everything of btt and pmem, and PMDK's programs and pools
+	@$(call to_check,$(call build,$(BUILD)))
+	@$(call check,$(BUILD)) btt
+
 check-rbd: deps ## everything of librbd's interface: with qemu, fio and virtual machines
 	@$(call to_check,$(call build,$(BUILD)))
 	@$(call check,$(BUILD)) rbd
@@ -87,6 +98,10 @@ bench-boost: ## measure write caches before block devices, in the same way
 bench-rbd: ## measure fio's rbd engine with our librbd, in the same way
 	@$(call build,$(BUILD)) >&2
 	@VARVE_BUILD=$(abspath $(BUILD)) tools/bench-rbd
+
+bench-btt: ## measure atomic blocks beside PMDK's libpmemblk, in the same way
+	@$(call build,$(BUILD)) >&2
+	@VARVE_BUILD=$(abspath $(BUILD)) tools/bench-btt
 
 fuzz-smoke: ## run each fuzzer for FUZZ_SECONDS (10)
 	@tools/fuzz-smoke $(BUILD)-fuzz $(OPTIONS)
