@@ -173,9 +173,12 @@ static int write_body(void *arg)
 	struct write_op *op = arg;
 	struct btt *btt = op->btt;
 	struct btt_lane *lane = op->lane;
-	const uint64_t spare = claim_spare(btt, lane);
+	uint64_t spare;
 	int r;
 
+	/* The entry is needed when the data is durable; its line comes meanwhile. */
+	__builtin_prefetch(&btt->map[op->lba], 1);
+	spare = claim_spare(btt, lane);
 	fill(btt, spare, op->from);
 	btt_point(btt, "filled");
 	/* [data_fence] Else the entry could be durable before its data. */

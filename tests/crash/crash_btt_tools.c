@@ -176,7 +176,7 @@ TEST(btt_first_superblock_is_lost)
 	write_all(btt, &scene, 0x10);
 	CHECK_OK(btt_close(btt));
 	CHECK_OK(btt_open(pm, NULL, &btt, NULL));
-	/* The first write takes the list back; while the pair is written one of them may be torn. */
+	/* The first write takes the list back; while the pair is written one may be torn. */
 	memset(block, 0x20, sizeof(block));
 	CHECK_OK(btt_write(btt, 0, block));
 	scene.holds[0] = 0x20;
