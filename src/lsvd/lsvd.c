@@ -337,6 +337,11 @@ static uint64_t published_lsn(const struct lsvd *l)
 	return st.published_lsn;
 }
 
+bool all_is_home(const struct lsvd *l)
+{
+	return stable_lsn(l) >= published_lsn(l);
+}
+
 void lsvd_drain(struct lsvd *l, struct drain *d)
 {
 	d->lsn = l->log ? published_lsn(l) : 0;

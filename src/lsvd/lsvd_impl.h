@@ -395,6 +395,7 @@ void retry_set(struct lsvd *l, struct timer *timer, unsigned tries);
 void tick_later(struct lsvd *l);                           /* entered: asks for the next */
 uint64_t last_lsn(const struct lsvd *l); /* the last LSN that was really used */
 void drains_check(struct lsvd *l);
+bool all_is_home(const struct lsvd *l); /* everything acknowledged is installed */
 void info_from_super(const struct super *sb, uint64_t version, struct lsvd_info *ret);
 
 /* ---- destage.c */

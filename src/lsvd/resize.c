@@ -51,16 +51,24 @@ void resize_kick(struct lsvd *l)
 	own_super(l, resize_done);
 }
 
-/* Whether map or log have anything at or behind the sector. */
+/*
+ * Whether map or log have anything at or behind the sector. The log forgets by and by what the
+ * store has: zeros that have been installed may still be known to it.
+ */
 static bool resize_held(struct lsvd *l, uint64_t lba)
 {
 	struct extent e;
-	int type = 0;
 
-	if (extmap_lookup(&l->map, lba, &e))
+	if (!all_is_home(l) || extmap_lookup(&l->map, lba, &e))
 		return true;
-	return lba < l->home.sectors &&
-	       (wlog_extent(l->log, lba, l->home.sectors, &type) < l->home.sectors || type);
+	while (lba < l->home.sectors) {
+		int type = 0;
+
+		lba = wlog_extent(l->log, lba, l->home.sectors, &type);
+		if (type == WLOG_DATA)
+			return true;
+	}
+	return false;
 }
 
 static int resize_check(struct lsvd *l, uint64_t size_bytes)
