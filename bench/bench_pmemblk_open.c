@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * bench_pmemblk_open OURS [THEIRS]: how long a pool of 8 GiB with blocks of 512 bytes takes to open.
+ * bench_pmemblk_open OURS [THEIRS]: how long a pool of 8 GiB with blocks of 512 bytes takes to
+ * open.
  *
  *   after a close in order    beside PMDK's libpmemblk, THEIRS, turn about
  *   after the death of its    beside one pass over as many bytes as its table has, by the widest

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * Entry points of libpmemblk's control calls: process-wide integers, set by pmemblk_ctl_set(), by
- * PMEMBLK_CONF ("name=value;name=value") and by the file that PMEMBLK_CONF_FILE names (the same, and
- * comments from # to the end of a line).
+ * PMEMBLK_CONF ("name=value;name=value") and by the file that PMEMBLK_CONF_FILE names (the same,
+ * and comments from # to the end of a line).
  */
 #ifndef FRONT_PMEMBLK_CTL_H
 #define FRONT_PMEMBLK_CTL_H

@@ -2,10 +2,10 @@
 /*
  * libpmemblk's calls (libpmemblk.h) on Varve's pools (<varve/btt.h>).
  *
- * This file translates: sizes and block numbers that libpmemblk's callers may get wrong in ways that
- * the types below do not allow, errors into errno and a text, and names of settings. Two rules of
- * libpmemblk that are not Varve's are kept here, since programs and their tests rely on them: the
- * smallest pool, and that a pool has room for MIN_BLOCKS blocks.
+ * This file translates: sizes and block numbers that libpmemblk's callers may get wrong in ways
+ * that the types below do not allow, errors into errno and a text, and names of settings. Two rules
+ * of libpmemblk that are not Varve's are kept here, since programs and their tests rely on them:
+ * the smallest pool, and that a pool has room for MIN_BLOCKS blocks.
  *
  * Errors. A text is kept for each thread, as varve_errmsg() would be overwritten by the next call,
  * and libpmemblk's lasts until the next failure. errno is as PMDK has it: EWOULDBLOCK for a pool

@@ -4,12 +4,12 @@
  * block that was read, or whose write has returned, survives any crash. (A block translation
  * table; docs/SPEC-btt.md. libpmemblk's calls, through libpmemblk.so.1, are these.)
  *
- * Units: a pool is an array of blocks of block_bytes each, numbered from 0. Errors are negative errno
- * values, with a sentence in varve_errmsg() of the same thread.
+ * Units: a pool is an array of blocks of block_bytes each, numbered from 0. Errors are negative
+ * errno values, with a sentence in varve_errmsg() of the same thread.
  *
- * Threads: read, write, set_zero and set_error may be called by any number of threads at once. open,
- * close and the rest by one for each pool. fork(): a pool belongs to the process that opened it; in
- * a child every call on it fails with -EOWNERDEAD.
+ * Threads: read, write, set_zero and set_error may be called by any number of threads at once.
+ * open, close and the rest by one for each pool. fork(): a pool belongs to the process that opened
+ * it; in a child every call on it fails with -EOWNERDEAD.
  */
 #ifndef VARVE_BTT_H
 #define VARVE_BTT_H
@@ -64,7 +64,8 @@ uint64_t varve_btt_blocks(const struct varve_btt *btt);
 
 /*
  * One block. read: -EIO the block was marked by set_error, or its memory cannot be read. write:
- * durable when it returns 0, and the block readable whatever it was. -EINVAL there is no such block,
+ * durable when it returns 0, and the block readable whatever it was. -EINVAL there is no such
+ * block,
  * -EROFS, -EIO the medium fails.
  */
 int varve_btt_read(struct varve_btt *btt, void *buf, uint64_t block);

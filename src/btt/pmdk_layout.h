@@ -32,7 +32,7 @@
 
 /* pmdk_hdr.incompat */
 #define PMDK_INCOMPAT_CKSUM_2K 2u /* the checksum counts all from byte 2048 on as zeros */
-#define PMDK_INCOMPAT_KNOWN 7u    /* the others (a single header, shutdown state) do not matter here */
+#define PMDK_INCOMPAT_KNOWN 7u    /* the others: of no concern to a reader */
 
 struct pmdk_hdr {
 	uint8_t signature[8];

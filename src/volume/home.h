@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
  * What lies below a volume's log, behind one vtable: lsvd, a stream of objects in a store; boost, a
- * block device that is written in place. Or instead of log and home: btt, a pool of atomic blocks. The table of types is in home.c; no other file of this
- * room, but for the adapters home_*.c and the table of settings, knows one type from another.
+ * block device that is written in place. Or, instead of log and home: btt, a pool of atomic blocks.
+ * The table of types is in home.c; no other file of this room, but for the adapters home_*.c and
+ * the table of settings, knows one type from another.
  *
  * Life: media_open() opens what the configuration names beside the cache and returns the home;
  * open() the engine over it, close() that again, as often as need be; media_close() frees.

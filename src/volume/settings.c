@@ -45,7 +45,8 @@ const struct setting settings_table[] = {
 	{"backing", SETTING_TEXT, 0, TYPE_BOOST | TYPE_BTT, AT(backing), 1, SETTING_TEXT_LEN,
 	 "The backing device: a file or block device, or mem:SIZE[:NAME]; of btt the pool"},
 	{"cache", SETTING_TEXT, 0, 0, AT(cache), 1, SETTING_TEXT_LEN,
-	 "The log's file or block device, btt:PATH, or mem:SIZE; none: only what the home holds, read-only"},
+	 "The log's file or block device, btt:PATH, or mem:SIZE; none: only what the home holds, "
+	 "read-only"},
 	{"cache_size", SETTING_BYTES64, 0, TYPES_LOG, AT(cache_bytes), MIB, 64 * TIB,
 	 "Size of a cache file that is to be created"},
 	{"format_cache", SETTING_BOOL, SETTING_CREATE, TYPES_LOG, AT(format_cache), 0, 1,

@@ -2,8 +2,8 @@
 /*
  * pmemblk_fill: fills a pool through a given libpmemblk, and checks what another one finds in it.
  *
- *   pmemblk_fill LIB POOL make BSIZE SIZE SEED   creates it; every third block data, some zero, some
- *                                                error, the rest never written
+ *   pmemblk_fill LIB POOL make BSIZE SIZE SEED   creates it; some blocks data, zero, or error,
+ *                                                the rest never written
  *   pmemblk_fill LIB POOL check SEED BLOCKS      finds exactly that in the first BLOCKS
  *   pmemblk_fill LIB POOL run THREADS            writes stamped blocks until it is killed
  *   pmemblk_fill LIB POOL whole                  every block is one stamp, whole, or zeros
