@@ -26,19 +26,22 @@ struct wlog_seg *wlog_next_durable(struct wlog *log, uint64_t after)
 
 /*
  * The home may keep half of the buffers; beyond that it gets the place on the device only, so that
- * a home that does not answer cannot take the memory that writers need.
+ * a home that does not answer cannot take the memory that writers need. What several of its pins
+ * have seen in memory stays there until the last of them is gone.
  */
 void wlog_seg_pin(struct wlog *log, struct wlog_seg *seg)
 {
 	seg->pins++;
-	if (seg->buf && (seg->buf->home_pins || log->bufs_home < log->opt.buffers / 2))
+	seg->home_pins++;
+	if (seg->buf && !seg->home_mem_pins &&
+	    (seg->buf->home_pins || log->bufs_home < log->opt.buffers / 2))
 		seg_mem_pin(log, seg, true);
 }
 
 void wlog_seg_unpin(struct wlog *log, struct wlog_seg *seg)
 {
-	assert(seg->pins && seg->home_mem_pins <= 1);
-	if (seg->home_mem_pins)
+	assert(seg->pins && seg->home_pins && seg->home_mem_pins <= 1);
+	if (!--seg->home_pins && seg->home_mem_pins)
 		seg_mem_unpin(log, seg, true);
 	seg->pins--;
 	if (write_starving(log))

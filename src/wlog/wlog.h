@@ -208,7 +208,10 @@ void wlog_seal(struct wlog *log);
  */
 struct wlog_seg *wlog_next_durable(struct wlog *log, uint64_t after);
 
-/* A pinned segment keeps its place on the device and, once loaded, its data in memory. */
+/*
+ * A pinned segment keeps its place on the device and, if its view shows it, its data in memory. It
+ * may be pinned several times, and keeps both until the last of these pins is gone.
+ */
 void wlog_seg_pin(struct wlog *log, struct wlog_seg *seg);
 void wlog_seg_unpin(struct wlog *log, struct wlog_seg *seg);
 

@@ -81,7 +81,8 @@ struct wlog_seg {
 	uint32_t published;
 	uint32_t pins;          /* readers and the home: the place on the device is kept */
 	uint32_t mem_pins;      /* the data in memory is kept */
-	uint32_t home_mem_pins; /* of these the home's */
+	uint32_t home_mem_pins; /* of these the home's: one at most */
+	uint32_t home_pins;     /* of pins the home's */
 	uint32_t pad_bytes;     /* of the pad before it, or 0 */
 	uint32_t prev_crc; /* header CRC of the segment before it, and before its pad */
 	uint32_t hdr_crc;
