@@ -25,11 +25,12 @@ static _Atomic(_Atomic uint32_t *) fork_page;
 static _Atomic uint32_t fork_count;
 static _Atomic uint32_t threads_seen;
 
+/* Initial-exec: in a library, too, it is one load away. */
 static _Thread_local struct {
 	uint32_t fork_id;
 	uint32_t id;
 	unsigned hint;
-} self;
+} self __attribute__((tls_model("initial-exec")));
 
 /* Acquire: pairs with the release in make_page(). */
 static _Atomic uint32_t *the_page(void)

@@ -11,7 +11,7 @@
 #include "lib/tap.h"
 #include "pmem/shadow.h"
 
-#define POOL_BYTES (1u << 20)
+#define POOL_BYTES (256u << 10)
 
 static struct pmem *memory(size_t bytes)
 {
@@ -23,7 +23,8 @@ static struct pmem *memory(size_t bytes)
 
 static struct btt *make(struct pmem *pm, uint64_t block_bytes)
 {
-	struct btt_options opt = {.block_bytes = block_bytes, .uuid = uuid_from_bits(1, 2)};
+	struct btt_options opt = {
+		.block_bytes = block_bytes, .spares = 20, .uuid = uuid_from_bits(1, 2)};
 	struct err err = ERR_INIT;
 	struct btt *btt = NULL;
 	int r = btt_create(pm, &opt, &btt, &err);
@@ -88,7 +89,7 @@ TEST(new_pool_is_zeros)
 		pm_set(pm, pm->base + i, 0x5a, 4096);
 	CHECK_OK(pm_fence(pm));
 	btt = make(pm, 512);
-	CHECK(btt_nblock(btt) > 1500);
+	CHECK(btt_nblock(btt) > 400);
 	for (uint64_t lba = 0; lba < btt_nblock(btt); lba++)
 		check_zero(btt, lba);
 	CHECK_OK(btt_close(btt));
@@ -148,6 +149,9 @@ TEST(bad_arguments_are_refused)
 	CHECK_EQ(btt_create(pm, &opt, &btt, NULL), -EINVAL);
 	opt.block_bytes = POOL_BYTES;
 	CHECK_EQ(btt_create(pm, &opt, &btt, NULL), -EINVAL);
+	opt = (struct btt_options){.block_bytes = 512, .spares = 1};
+	CHECK_EQ(btt_create(pm, &opt, &btt, NULL), -EINVAL);
+	opt.spares = 0;
 	CHECK_EQ(btt_open(pm, NULL, &btt, NULL), -EINVAL);
 	CHECK(!btt_probe(pm));
 	btt = make(pm, 512);
@@ -417,7 +421,7 @@ TEST(memory_that_faults_makes_an_error_sector)
 
 TEST(a_spare_that_faults_is_left_out)
 {
-	struct pmem *pm = memory(8 * POOL_BYTES);
+	struct pmem *pm = memory(2 * POOL_BYTES);
 	struct btt *btt = make(pm, 4096);
 	struct btt_stat stat;
 	uint64_t at, n = btt_nblock(btt);
@@ -439,7 +443,7 @@ TEST(a_spare_that_faults_is_left_out)
 
 TEST(a_table_that_faults_is_an_error_and_no_death)
 {
-	struct pmem *pm = memory(2 * POOL_BYTES);
+	struct pmem *pm = memory(3 * POOL_BYTES);
 	struct btt *btt = make(pm, 512);
 	struct btt_stat stat;
 	uint8_t buf[512] = {0};

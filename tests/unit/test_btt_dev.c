@@ -9,7 +9,7 @@
 #include "lib/tap.h"
 #include "pmem/shadow.h"
 
-#define POOL_BYTES (4u << 20)
+#define POOL_BYTES (512u << 10)
 
 struct bench {
 	struct pmem *pm;
