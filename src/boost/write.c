@@ -178,8 +178,8 @@ void wb_write(struct boost *b)
 {
 	struct batch *bt = &b->batch;
 
-	if (bt->forgive && b->backing->ops->forgive)
-		b->backing->ops->forgive(b->backing);
+	if (bt->forgive)
+		dev_forgive(b->backing);
 	bt->forgive = false;
 	bt->phase = BATCH_WRITING;
 	bt->at = 0;

@@ -96,8 +96,8 @@ struct dev_ops {
 	void (*unlock)(struct dev *dev);
 	/*
 	 * After a failed flush: the owner promises to write again everything since the last good
-	 * one, so writes and flushes are tried again. Nothing may be in flight. May be NULL: the
-	 * device never refuses what came after a failure.
+	 * one, so writes and flushes are tried again. Nothing but reads may be in flight. May be
+	 * NULL: the device never refuses what came after a failure.
 	 */
 	void (*forgive)(struct dev *dev);
 	/*
