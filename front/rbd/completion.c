@@ -18,6 +18,7 @@
 #include <linux/futex.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "deliver.h"
@@ -80,8 +81,9 @@ bool completion_is_over(struct completion *c)
 	return (state(c) & STATE_MASK) == STATE_COMPLETE;
 }
 
-void completion_wait(struct completion *c)
+void completion_wait(struct completion *c, uint64_t at_most_ns)
 {
+	const struct timespec limit = {.tv_nsec = (long)at_most_ns};
 	uint32_t s;
 
 	while (((s = state(c)) & STATE_MASK) != STATE_COMPLETE) {
@@ -89,7 +91,10 @@ void completion_wait(struct completion *c)
 						   &c->state, &s, s | STATE_WAITED,
 						   memory_order_relaxed, memory_order_relaxed))
 			continue;
-		syscall(SYS_futex, &c->state, FUTEX_WAIT_PRIVATE, s | STATE_WAITED, NULL, NULL, 0);
+		syscall(SYS_futex, &c->state, FUTEX_WAIT_PRIVATE, s | STATE_WAITED,
+			at_most_ns ? &limit : NULL, NULL, 0);
+		if (at_most_ns)
+			return;
 	}
 }
 
@@ -142,9 +147,9 @@ int rbd_aio_wait_for_complete(rbd_completion_t handle)
 	if (!c)
 		return -EINVAL;
 	/* A callback that waits for another request of its image is what would deliver it. */
-	while (!completion_is_over(c) && c->image && deliver_is_here(&c->image->deliver))
-		deliver_next(&c->image->deliver);
-	completion_wait(c);
+	if (!completion_is_over(c) && c->image && deliver_is_here(&c->image->deliver))
+		deliver_until(&c->image->deliver, c);
+	completion_wait(c, 0);
 	return 0;
 }
 

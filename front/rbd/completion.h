@@ -40,6 +40,7 @@ struct completion {
 	struct completion *next;       /* in the one queue where it is: deliver.h, order.h */
 	struct completion *next_event; /* in the queue of events of its image */
 	enum completion_kind kind;
+	bool told;	    /* its pusher tells the notifier (deliver.c) */
 	unsigned int slot;  /* order.h */
 	struct iovec one;   /* iov of a request with one buffer */
 	struct iovec *many; /* iov of one with several; free it, or NULL */
@@ -55,8 +56,11 @@ int completion_begin(struct completion *c, struct image *image, enum completion_
 /* result is set: runs the callback, lets waiters go. The request's reference stays the caller's. */
 void completion_end(struct completion *c);
 
-/* Waits for COMPLETE. Must not be called where completions are delivered. */
-void completion_wait(struct completion *c);
+/*
+ * Waits for COMPLETE, for that long or, with 0, for ever: then not where completions are
+ * delivered.
+ */
+void completion_wait(struct completion *c, uint64_t at_most_ns);
 
 bool completion_is_over(struct completion *c);
 

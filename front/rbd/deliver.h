@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * Delivery: completions go from whoever ends a request to one thread for each image, which runs the
- * callbacks. So a callback never runs inside the call that submitted its request, nor under a lock
- * of the library, and callbacks of one image never run at the same time.
+ * Delivery: completions go from whoever ends a request to who runs the callbacks: one thread for
+ * each image, or the user's own, when it polls for events. So a callback never runs inside the call
+ * that submitted its request, nor under a lock of the library.
  */
 #ifndef RBD_DELIVER_H
 #define RBD_DELIVER_H
@@ -13,29 +13,43 @@
 
 #include "completion.h"
 
-/* Pushers' and thread's fields lie on cache lines of their own. */
+/* Pushers' and consumers' fields lie on cache lines of their own. */
 #define CACHE_LINE 64
+
+/* A user's descriptor, duplicated: it stays what it is when the user closes its own. */
+struct notifier {
+	_Atomic int refs;
+	int fd;
+	int type;
+	struct notifier *former; /* that the user has replaced; all end with the image */
+};
 
 struct deliver {
 	/* The newest first; or ASLEEP (deliver.c), or NULL. A futex, too. */
 	_Alignas(CACHE_LINE) _Atomic(struct completion *) head;
+	_Atomic(struct notifier *) notifier; /* NULL: no events are wanted */
+	_Atomic bool polling;		     /* the user polls, and runs its callbacks */
 
-	/* The thread's own: what it has taken and not yet ended, the oldest first. */
-	_Alignas(CACHE_LINE) struct completion *batch;
-	uint64_t ended; /* of this batch, not yet counted with image_leave() */
+	_Alignas(CACHE_LINE) pthread_mutex_t lock;
+	/* Guarded by lock. */
+	struct completion *batch;		 /* taken from head, the oldest first */
+	struct completion *polled, **polled_end; /* ended, to be polled for */
+
+	unsigned int held; /* that the thread has taken, told is set, not yet in polled */
+	bool missed;	   /* a poller came for one of these in vain */
+	pthread_cond_t published;
+
+	_Alignas(CACHE_LINE) _Atomic uint64_t polls; /* calls of rbd_poll_io_events() */
+	_Atomic uint32_t hurry;			     /* a futex: pollers are not waited for */
+
+	/* The thread's own. */
+	uint64_t ended;				 /* not yet counted with image_leave() */
 	struct completion *events, **events_end; /* not yet published to pollers */
+	unsigned int n_untold; /* of these, of which the descriptor does not know */
 	unsigned int n_events;
 	unsigned int linger_skip, linger_miss; /* do not linger so many times; in vain so often */
 	bool stop;
 	pthread_t thread;
-
-	/* Events: guarded by lock. */
-	_Alignas(CACHE_LINE) pthread_mutex_t lock;
-	struct completion *polled, **polled_end;
-	/* Written under lock; read by the thread without it: a request that ends while the user
-	 * switches may be told either way. */
-	_Atomic int fd;
-	_Atomic int type;
 };
 
 int deliver_start(struct deliver *d);
@@ -47,10 +61,16 @@ void deliver_stop(struct deliver *d);
  * the caller's keeps the image open. Never blocks. */
 void deliver_push(struct deliver *d, struct completion *c);
 
+/* From now on the thread waits for no poller. */
+void deliver_hurry(struct deliver *d);
+
 /* Whether this is the thread that delivers. */
 bool deliver_is_here(const struct deliver *d);
 
-/* In that thread: waits for a completion if none is there, and ends one. */
-void deliver_next(struct deliver *d);
+/* Whether this thread runs a callback of this image. */
+bool deliver_in_callback(const struct deliver *d);
+
+/* In that thread: delivers until this one is over. */
+void deliver_until(struct deliver *d, struct completion *wanted);
 
 #endif

@@ -18,7 +18,7 @@
  * Invariants:
  *   1. volume is used by those who have entered, and changed only when left has reached entered
  *      with the gate closed.
- *   2. The gate does not hold up the thread that delivers: a callback of a request that has not
+ *   2. The gate does not hold up who runs a callback: a callback of a request that has not
  *      left submits another, and to wait here would be to wait for itself.
  *   3. entered is raised before the gate is looked at; the gate is closed before entered is looked
  *      at; both sequentially consistent. So either the newcomer sees the gate or is waited for.
@@ -63,6 +63,11 @@ struct image *image_from(rbd_image_t handle)
 	return image && image->magic == IMAGE_MAGIC ? image : NULL;
 }
 
+bool image_is_foreign(const struct image *image)
+{
+	return image->generation != generation;
+}
+
 struct image *image_of_deliver(struct deliver *d)
 {
 	return (struct image *)(void *)((char *)d - offsetof(struct image, deliver));
@@ -90,11 +95,11 @@ static void wait_at_gate(struct image *image)
 
 int image_enter(struct image *image)
 {
-	if (image->generation != generation)
+	if (image_is_foreign(image))
 		return -EOWNERDEAD;
 	for (;;) {
 		atomic_fetch_add(&image->entered, 1);
-		if (!atomic_load(&image->gate_closed) || deliver_is_here(&image->deliver))
+		if (!atomic_load(&image->gate_closed) || deliver_in_callback(&image->deliver))
 			break;
 		wait_at_gate(image);
 	}
@@ -327,13 +332,14 @@ int rbd_close(rbd_image_t handle)
 
 	if (!image)
 		return -EINVAL;
-	if (image->generation != generation)
+	if (image_is_foreign(image))
 		return -EOWNERDEAD;
-	if (deliver_is_here(&image->deliver)) {
+	if (deliver_in_callback(&image->deliver)) {
 		report("%s: an image cannot be closed inside a callback of its own",
 		       image->info.name);
 		return -EDEADLK;
 	}
+	deliver_hurry(&image->deliver);
 	image_quiesce(image);
 	deliver_stop(&image->deliver);
 	/* Everything acknowledged is durable, in the cache or in the store, when this returns 0. */
@@ -349,12 +355,12 @@ int rbd_invalidate_cache(rbd_image_t handle)
 
 	if (!image)
 		return -EINVAL;
-	if (image->generation != generation)
+	if (image_is_foreign(image))
 		return -EOWNERDEAD;
 	/* Relaxed: a first write that runs at the same time may come first or last. */
 	if (atomic_load_explicit(&image->wrote, memory_order_relaxed))
 		return 0;
-	if (deliver_is_here(&image->deliver))
+	if (deliver_in_callback(&image->deliver))
 		return -EDEADLK;
 	image_quiesce(image);
 	if (!atomic_load_explicit(&image->wrote, memory_order_relaxed)) {

@@ -47,6 +47,9 @@ struct image {
 /* The image behind a user's handle; NULL when there is none. */
 struct image *image_from(rbd_image_t handle);
 
+/* Whether a parent of this process opened it. */
+bool image_is_foreign(const struct image *image);
+
 /* 0; or -EOWNERDEAD in a child of the process that opened it, -EIO when it is not open any more. */
 int image_enter(struct image *image);
 

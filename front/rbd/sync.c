@@ -127,7 +127,7 @@ static int flush_after_writes(struct image *image)
 	c->io.user = c;
 	if (order_flush(&image->flushes, c))
 		varve_submit(image->volume, &c->io);
-	completion_wait(c);
+	completion_wait(c, 0);
 	rc = (int)c->result;
 	completion_put(c);
 	return rc;

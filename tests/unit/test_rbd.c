@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * librbd.so.1 as programs use it, over volumes in memory: opening, names, synchronous requests, what
- * an image says of itself, differences, and what is not supported.
+ * librbd.so.1 as programs use it, over volumes in memory: opening, names, synchronous requests,
+ * what an image says of itself, differences, and what is not supported.
  */
 #include <errno.h>
 #include <limits.h>
@@ -251,7 +251,10 @@ TEST(options_are_settings)
 	leave(io);
 	setenv("VARVE_RBD_SET", "read_only=yes", 1);
 	io = pool("rbd");
-	/* Memory that was never written holds no volume to look at, or one that cannot be written. */
+	/*
+	 * Memory that was never written holds no volume to look at, or one that cannot be
+	 * written.
+	 */
 	if (rbd_open(io, "mem:64M:a,mem:a", &image, NULL) == 0) {
 		CHECK_EQ(rbd_write(image, 0, 1, "x"), -EROFS);
 		CHECK_OK(rbd_close(image));
@@ -340,7 +343,7 @@ TEST(differences_are_told_in_order)
 	leave(io);
 }
 
-/* ---- life ------------------------------------------------------------------------------------- */
+/* ---- life ------------------------------------------------------------------------------------ */
 
 TEST(a_child_is_told_that_the_image_is_not_its_own)
 {

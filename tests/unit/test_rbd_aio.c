@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * The rules of completions: where callbacks run and in what order, release, waiting, events, closing
- * with requests in flight, and what a flush waits for.
+ * The rules of completions: where callbacks run and in what order, release, waiting, events,
+ * closing with requests in flight, and what a flush waits for.
  */
 #include <errno.h>
 #include <poll.h>
@@ -126,7 +126,6 @@ TEST(results_are_bytes_for_reads_and_zero_for_others)
 	/* It has served. */
 	CHECK_EQ(rbd_aio_flush(e.image, c), -EINVAL);
 	rbd_aio_release(c);
-
 	memset(a, 0, sizeof(a));
 	memset(b, 0, sizeof(b));
 	c = completion(NULL, NULL);
@@ -137,26 +136,22 @@ TEST(results_are_bytes_for_reads_and_zero_for_others)
 	CHECK_EQ(b[0], 'b');
 	CHECK_EQ(b[2999], 'b');
 	rbd_aio_release(c);
-
 	c = completion(NULL, NULL);
 	CHECK_OK(rbd_aio_read(e.image, 64 * MIB - 10, sizeof(a), a, c));
 	CHECK_OK(rbd_aio_wait_for_complete(c));
 	CHECK_EQ(rbd_aio_get_return_value(c), 10);
 	rbd_aio_release(c);
-
 	c = completion(NULL, NULL);
 	CHECK_OK(rbd_aio_write(e.image, 64 * MIB - 10, sizeof(a), a, c));
 	CHECK_OK(rbd_aio_wait_for_complete(c));
 	CHECK_EQ(rbd_aio_get_return_value(c), -EINVAL);
 	rbd_aio_release(c);
-
 	c = completion(NULL, NULL);
 	CHECK_OK(rbd_aio_write_zeroes(e.image, 333, 1000, c, RBD_WRITE_ZEROES_FLAG_THICK_PROVISION,
 				      0));
 	CHECK_OK(rbd_aio_wait_for_complete(c));
 	CHECK_EQ(rbd_aio_get_return_value(c), 0);
 	rbd_aio_release(c);
-
 	c = completion(NULL, NULL);
 	CHECK_OK(rbd_aio_discard(e.image, 1333, 64 * MIB, c));
 	CHECK_OK(rbd_aio_wait_for_complete(c));
@@ -182,7 +177,7 @@ TEST(empty_requests_complete)
 	end(&e);
 }
 
-/* ---- callbacks that do more -------------------------------------------------------------------- */
+/* ---- callbacks that do more ------------------------------------------------------------------ */
 
 struct chain {
 	rbd_image_t image;
@@ -221,12 +216,12 @@ static void wait_inside(rbd_completion_t c, void *arg)
 	char buf[512] = "y", back[512];
 
 	rbd_aio_release(c);
-	CHECK_OK(rbd_aio_write(image, 0, sizeof(buf), buf, inner));
+	CHECK_OK(rbd_aio_write(image, MIB, sizeof(buf), buf, inner));
 	CHECK_OK(rbd_aio_wait_for_complete(inner));
 	CHECK_EQ(rbd_aio_get_return_value(inner), 0);
 	rbd_aio_release(inner);
 	CHECK_OK(rbd_flush(image));
-	CHECK_EQ(rbd_read(image, 0, sizeof(back), back), sizeof(back));
+	CHECK_EQ(rbd_read(image, MIB, sizeof(back), back), sizeof(back));
 	CHECK_EQ(back[0], 'y');
 	CHECK_EQ(rbd_close(image), -EDEADLK);
 	count();
@@ -243,7 +238,7 @@ TEST(a_callback_may_wait_for_another_request)
 	end(&e);
 }
 
-/* ---- closing ---------------------------------------------------------------------------------- */
+/* ---- closing --------------------------------------------------------------------------------- */
 
 static void count_and_release(rbd_completion_t c, void *arg)
 {
@@ -322,7 +317,7 @@ TEST(opening_and_closing_in_the_background)
 	end(&e);
 }
 
-/* ---- events ----------------------------------------------------------------------------------- */
+/* ---- events ---------------------------------------------------------------------------------- */
 
 static void mark(rbd_completion_t c, void *arg)
 {
@@ -385,7 +380,88 @@ TEST(an_event_of_a_released_completion_is_dropped)
 	close(fd);
 }
 
-/* ---- flush ------------------------------------------------------------------------------------ */
+/* Polls once, so that callbacks are left to the poller from then on. */
+static int begin_polling(rbd_image_t image)
+{
+	const int fd = eventfd(0, EFD_SEMAPHORE | EFD_CLOEXEC | EFD_NONBLOCK);
+	rbd_completion_t got;
+
+	CHECK(fd >= 0);
+	CHECK_OK(rbd_set_image_notification(image, fd, EVENT_TYPE_EVENTFD));
+	CHECK_EQ(rbd_poll_io_events(image, &got, 1), 0);
+	return fd;
+}
+
+TEST(callbacks_come_though_nobody_goes_on_polling)
+{
+	struct env e = begin(SPEC, "");
+	const int fd = begin_polling(e.image);
+	rbd_completion_t c = completion(NULL, NULL);
+	char buf[512] = "x";
+	unsigned int i;
+
+	for (i = 0; i < 20; i++)
+		CHECK_OK(rbd_aio_write(e.image, 0, sizeof(buf), buf,
+				       completion(count_and_release, NULL)));
+	wait_until(20);
+	CHECK_OK(rbd_aio_flush(e.image, c));
+	CHECK_OK(rbd_aio_wait_for_complete(c));
+	rbd_aio_release(c);
+	CHECK_OK(rbd_aio_flush(e.image, completion(count_and_release, NULL)));
+	end(&e);
+	CHECK_EQ(tally.count, 21);
+	close(fd);
+}
+
+TEST(a_callback_inside_of_polling_may_do_what_others_may)
+{
+	struct env e = begin(SPEC, "");
+	const int fd = begin_polling(e.image);
+	struct chain chain = {.image = e.image, .left = 50};
+	rbd_completion_t got;
+
+	CHECK_OK(rbd_aio_flush(e.image, completion(wait_inside, e.image)));
+	CHECK_OK(rbd_aio_flush(e.image, completion(submit_next, &chain)));
+	while (tally.count < 2)
+		CHECK(rbd_poll_io_events(e.image, &got, 1) >= 0);
+	end(&e);
+	close(fd);
+}
+
+TEST(every_event_is_told_once)
+{
+	struct env e = begin(SPEC, "");
+	const int fd = eventfd(0, EFD_SEMAPHORE | EFD_CLOEXEC | EFD_NONBLOCK);
+	unsigned int seen = 0, told = 0, sent;
+	rbd_completion_t got[3];
+	char buf[512] = "x";
+	uint64_t one;
+
+	CHECK_OK(rbd_set_image_notification(e.image, fd, EVENT_TYPE_EVENTFD));
+	/* The first are told by the thread, the others by those who push. */
+	for (sent = 0; sent < 500; sent++)
+		CHECK_OK(rbd_aio_write(e.image, 0, sizeof(buf), buf, completion(NULL, NULL)));
+	while (seen < 1000) {
+		const int n = rbd_poll_io_events(e.image, got, 3);
+
+		CHECK(n >= 0);
+		for (int i = 0; i < n; i++) {
+			CHECK_OK(rbd_aio_get_return_value(got[i]));
+			rbd_aio_release(got[i]);
+			if (sent++ < 1000)
+				CHECK_OK(rbd_aio_write(e.image, 0, sizeof(buf), buf,
+						       completion(NULL, NULL)));
+		}
+		seen += (unsigned int)n;
+	}
+	end(&e);
+	while (read(fd, &one, sizeof(one)) == sizeof(one))
+		told++;
+	CHECK_EQ(told, seen);
+	close(fd);
+}
+
+/* ---- flush ----------------------------------------------------------------------------------- */
 
 static _Atomic unsigned int order_seen;
 
@@ -442,7 +518,7 @@ TEST(a_flush_waits_for_writes_that_were_submitted_before)
 	end(&e);
 }
 
-/* ---- many threads ------------------------------------------------------------------------------ */
+/* ---- many threads ---------------------------------------------------------------------------- */
 
 struct worker {
 	rbd_image_t image;
