@@ -168,6 +168,10 @@ int cli_message(const char *name, const char *text, unsigned int timeout_s)
 
 	served = ask_server(name, request, timeout_s, &answer);
 	json_decref(request);
+	if (!served && strcmp(text, "suspend") == 0) {
+		cli_error("%s is not open anywhere: there is nothing to suspend", name);
+		return CLI_FAILED;
+	}
 	if (!served)
 		return message_to_closed(name, text);
 	if (!answer)

@@ -70,6 +70,9 @@ is "... in the cache too" "$("$V" dump "$T/c" --json | jq -r .binding.backing_by
 uuid=$("$V" info b --json | jq -r .uuid)
 is "the UUID stands in the definition" "$(sed -n 's/^uuid = //p' "$T/conf/b.conf")" "$uuid"
 is "... and in the cache" "$("$V" dump b cache --json | jq -r .volume_uuid)" "$uuid"
+sed -i.old "s/^uuid = .*/uuid = $("$V" dump b cache --json | jq -r .uuid)/" "$T/conf/b.conf"
+fails "another volume's cache" 1 "belongs to volume $uuid" "$V" info b
+mv "$T/conf/b.conf.old" "$T/conf/b.conf"
 fails "no superblock to dump" 1 "holds data alone" "$V" dump b superblock
 case_ok "serve, held" "$V" serve b --set hold=yes
 case_ok "what was there is there" image
@@ -118,6 +121,7 @@ case_ok "suspend" "$V" message b suspend
 case_ok "stopping a suspended one" "$V" serve --stop b --timeout 20
 
 # ---- sizes
+fails "suspending a closed one" 1 "nothing to suspend" "$V" message b suspend
 case_ok "grow" "$V" resize b 24M
 is "the file has grown" "$(stat -c %s "$T/back")" $((24 * M))
 fails "shrinking without the word" 1 "shrink" "$V" resize b 16M
