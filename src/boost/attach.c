@@ -26,12 +26,12 @@ static int attach_lock(struct boost *b, struct err *err)
 {
 	int r = 0;
 
-	if (b->backing->ops->lock)
+	if (b->backing->ops->lock && VARVE_STEP("boost.lock_backing"))
 		r = b->backing->ops->lock(b->backing, err);
 	if (r)
 		return err_prefix(err, "backing device");
 	b->locked_backing = b->backing->ops->lock != NULL;
-	if (b->cache->ops->lock)
+	if (b->cache->ops->lock && VARVE_STEP("boost.lock_cache"))
 		r = b->cache->ops->lock(b->cache, err);
 	if (r)
 		return err_prefix(err, "cache device");
@@ -128,7 +128,7 @@ static int attach_state(struct boost *b, struct err *err)
 	const uint64_t bytes = b->home.sectors * DEV_SECTOR_BYTES;
 	struct state *st = &b->state;
 	char identity[DEV_IDENTITY_LEN];
-	const bool anew = !b->bound || b->empty;
+	const bool anew = !b->bound || (b->empty && VARVE_STEP("boost.samples_anew"));
 	int r = 0;
 
 	if (!b->bound)

@@ -317,7 +317,8 @@ void boost_tick(struct boost *b)
 		return;
 	age_tick(b, now_ns);
 	batch_tick(b, now_ns);
-	if (b->home_error && now_ns - b->error_since_ns >= b->opt.home_timeout_ns)
+	if (b->home_error && now_ns - b->error_since_ns >= b->opt.home_timeout_ns &&
+	    VARVE_STEP("boost.home_timeout"))
 		drains_timeout(&b->drains, now_ns, b->home_error);
 	drains_log_failed(b);
 }

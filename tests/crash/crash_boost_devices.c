@@ -10,7 +10,7 @@
  *	 8  hole_8_foreign_cache                   boost.check_volume
  *	 8  hole_8_foreign_backing                 boost.check_samples
  *	 9  hole_9_backing_used_without_cache      boost.check_samples
- *	 9  hole_9_clean_cache_knows_nothing       -
+ *	 9  hole_9_clean_cache_knows_nothing       boost.samples_anew
  *	10  hole_10_looking_changes_nothing        -
  *	10  hole_10_looking_before_taking          wlog.replay_again
  *	10  hole_10_seen_before_it_was_acknowledged  wlog.start_flush
@@ -259,6 +259,32 @@ TEST(cache_in_use_with_another_backing)
 	sim_disk_free(copy);
 	scene_write(sc, 8, 8);
 	scene_expect(sc, 2);
+	scene_end(sc);
+}
+
+/*
+ * L1. A cache that is given up although it holds data: what only it held is lost, the rest is there,
+ * and no LSN of it is used again.
+ */
+TEST(lsn_after_a_discarded_cache)
+{
+	struct scene *sc = begin("lsn_after_a_discarded_cache");
+	uint64_t highest = 0;
+
+	scene_open(sc);
+	for (uint32_t i = 0; i < 3; i++) {
+		scene_write(sc, 0, 8);
+		scene_drain(sc);
+		scene_write(sc, 0, 4);
+		scene_flush(sc);
+		highest = wlog_last_lsn(sc->s->sh.log);
+		scene_crash(sc, SIM_KEEP_NONE);
+		CHECK_OK(scene_try_open(sc, true));
+		CHECK(wlog_last_lsn(sc->s->sh.log) >= highest);
+		sc->u.cache_lost = true;
+		scene_judge(sc);
+		CHECK_EQ(scene_read(sc, 0), 1 + 2 * i);
+	}
 	scene_end(sc);
 }
 

@@ -8,10 +8,10 @@
  *	 2  hole_2_cut_off_segments_stay_dead      wlog.epoch_bump
  *	 4  hole_4_overwrite_in_memory             wlog.superseded_durable
  *	 5  hole_5_failed_flush_keeps_all          boost.flush_error_keeps
- *	 5  hole_5_flush_that_fails_for_ever       boost.flush_error_keeps
+ *	 5  hole_5_flush_that_fails_for_ever       boost.flush_error_keeps, boost.home_timeout
  *	 6  hole_6_flush_covers_the_backing        boost.flush_before_destaged
  *	 7  hole_7_reads_that_race_writeback       boost.newest_copy
- *	13  hole_13_failing_device_does_not_spin   -
+ *	13  hole_13_failing_device_does_not_spin   boost.home_timeout
  *	14  hole_14_barriers_cost_what_they_hold   -
  *
  * Holes 3, 12, 15 and 18 are in crash_boost_damage.c, 8 to 10 in crash_boost_devices.c, 11 in
