@@ -150,7 +150,7 @@ TEST(nothing_is_written_back_while_suspended)
 	CHECK_OK(varve_close(vol));
 }
 
-/* The engine is closed and opened again on the way: what was acknowledged must not be lost by it. */
+/* The engine is closed and opened again on the way: that must lose nothing acknowledged. */
 TEST(growing_loses_nothing)
 {
 	struct varve_volume *vol;
