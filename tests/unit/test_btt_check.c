@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Checking and repairing pools: each kind of damage is told once, and repaired if that is wanted. */
+/* Checking and repairing pools: each kind of damage is told once, and repaired if wanted. */
 #include <errno.h>
 #include <string.h>
 
