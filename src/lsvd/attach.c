@@ -313,10 +313,21 @@ static int leftover_parts(struct lsvd *l, struct partset *ret)
 	return r;
 }
 
+static void attach_stray(struct lsvd *l, const struct listed *e)
+{
+	const struct ckpt_obj *obj = objtab_find(&l->objs, e->key.seq);
+
+	if (!obj || obj->epoch != e->key.epoch)
+		doom_stray(l, &e->key, e->size_bytes);
+}
+
 /*
  * Parts and roots of checkpoints that were never finished or not deleted to the end, and objects
  * stranded behind the end of the stream. None can ever count: the former are not referred to by
  * the superblock that is durable by now, the latter are outside of every window.
+ *
+ * And objects within the stream that are not in the table: a former owner was about to delete them,
+ * or its put came late. The older kept checkpoint may still name them (doom.c).
  */
 static void attach_leftovers(struct lsvd *l, const struct listing *list,
 			     const struct partset *parts)
@@ -328,8 +339,11 @@ static void attach_leftovers(struct lsvd *l, const struct listing *list,
 
 		if (key->epoch >= l->sb.attach_epoch)
 			continue;
-		if (key->kind == KEY_DATA ? key->seq <= l->installed_seq
-					  : leftover_kept(key, l->sb.roots, parts))
+		if (key->kind == KEY_DATA && key->seq <= l->installed_seq) {
+			attach_stray(l, &list->e[i]);
+			continue;
+		}
+		if (key->kind != KEY_DATA && leftover_kept(key, l->sb.roots, parts))
 			continue;
 		trash_add(l, key);
 		n++;
@@ -463,7 +477,8 @@ static bool release_ready(const struct lsvd *l)
 
 	return list_empty(&l->batches) && !l->ngather &&
 	       !wlog_next_durable(l->log, l->taken_number) && !l->sb_busy && !l->ckpt_active &&
-	       (l->installed_seq == 0 || (root->no && root->covered_seq == l->installed_seq));
+	       (l->installed_seq == 0 ||
+		(root->no && root->covered_seq >= l->installed_data_seq));
 }
 
 int lsvd_release(struct lsvd *l, struct err *err)

@@ -304,7 +304,7 @@ static int build_header(struct build *bd)
 		}
 	}
 	hdr.data_bytes = sectors * DEV_SECTOR_BYTES;
-	hdr.header_bytes = (uint32_t)obj_header_bytes(hdr.ext_count, hdr.crc_count);
+	hdr.header_bytes = (uint32_t)obj_header_bytes(hdr.ext_count, hdr.crc_count, 0);
 	b->hdr = calloc(1, hdr.header_bytes);
 	if (!b->hdr)
 		return -ENOMEM;
@@ -445,6 +445,7 @@ void batch_free(struct batch *b)
 	for (uint32_t i = 0; i < b->nsegs; i++)
 		free(b->segs[i].own);
 	free(b->segs);
+	free(b->gc_buf);
 	free(b->hdr);
 	free(b->iov);
 	free(b);

@@ -41,7 +41,7 @@
 #include "lsvd/lsvd_impl.h"
 
 #define CKPT_SLICE 512
-#define CKPT_OBJ_BYTES (64u << 10) /* of a part of the object table: its last page is always dirty */
+#define CKPT_OBJ_BYTES (64u << 10) /* of a part of the object table: its last one is always dirty */
 #define CKPT_SHARDS_MAX 16384u
 #define CKPT_EXT_SECTORS UINT16_MAX
 
@@ -234,7 +234,8 @@ static int ckpt_step_objects(struct ckpt *ck)
 		return ckpt_objects_run(ck);
 	at = objtab_from(t, ck->at);
 	for (unsigned i = 0; i < CKPT_SLICE; i++, at++) {
-		if (at == t->n || t->o[at].seq > ck->root.covered_seq || t->o[at].seq >= ck->run_end)
+		if (at == t->n || t->o[at].seq > ck->root.covered_seq ||
+		    t->o[at].seq >= ck->run_end)
 			return ckpt_end_run(ck);
 		if (ck->entries == ck->capacity)
 			return 1;
@@ -393,6 +394,7 @@ void ckpt_super(const struct ckpt *ck, struct super *sb)
 		.crc = ck->crc,
 		.covered_seq = ck->root.covered_seq,
 	};
+	sb->incompat |= LSVD_INCOMPAT_GC; /* from here on there may be GC objects */
 	super_prune_ends(sb, sb->roots[1].covered_seq);
 	if (sb->last_seq < ck->root.covered_seq) {
 		sb->last_seq = ck->root.covered_seq;

@@ -95,7 +95,7 @@ static int part_check_entries(const void *buf, const struct part_hdr *part, stru
 		} else {
 			part_obj(buf, i, &obj);
 			ok = obj.seq > at && obj.seq <= LSVD_SEQ_MAX &&
-			     obj.type == LSVD_TYPE_DATA &&
+			     (obj.type == LSVD_TYPE_DATA || obj.type == LSVD_TYPE_GC) &&
 			     obj.data_sectors <= LSVD_DATA_MAX_SECTORS &&
 			     obj.header_bytes >= LSVD_BLOCK &&
 			     obj.header_bytes <= LSVD_HEADER_MAX_BYTES &&
@@ -160,6 +160,7 @@ void part_obj(const void *buf, uint32_t index, struct ckpt_obj *ret)
 	ret->header_bytes = le32_get(o->header_bytes);
 	ret->data_sectors = le32_get(o->data_sectors);
 	ret->live_sectors = le32_get(o->live_sectors);
+	ret->gc_failures = 0;
 }
 
 /* ---- roots */

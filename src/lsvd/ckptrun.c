@@ -37,11 +37,30 @@ static void ckpt_defer(struct lsvd *l)
 	host_defer(l->host, &l->ckpt_work);
 }
 
-static void ckpt_waiters(struct lsvd *l)
+static uint64_t ckpt_covered(const struct lsvd *l)
 {
 	const struct root_ref *root = &l->sb.roots[l->good_root];
 
-	drains_reached(&l->ckpt_waiters, root->no ? root->covered_seq : 0);
+	return root->no ? root->covered_seq : 0;
+}
+
+/* Whoever waits may want to release next: garbage collection comes to a rest before. */
+static void ckpt_waiters(struct lsvd *l)
+{
+	if (!gc_busy(l))
+		drains_reached(&l->ckpt_waiters, ckpt_covered(l));
+}
+
+static bool ckpt_awaited(const struct lsvd *l)
+{
+	const struct drain *d;
+
+	list_for_each_entry(d, &l->ckpt_waiters.waiting, struct drain, link)
+	{
+		if (d->lsn > ckpt_covered(l))
+			return true;
+	}
+	return l->ckpt_forced;
 }
 
 /*
@@ -58,6 +77,8 @@ uint64_t ckpt_cost_bytes(const struct lsvd *l)
 /* Enough has been written since the last one to pay for another (docs/DESIGN.md). */
 static bool ckpt_worth(const struct lsvd *l)
 {
+	if (l->gc.paused && ckpt_covered(l) >= l->installed_data_seq)
+		return false;
 	if (l->since_ckpt >= l->opt.checkpoint_objects)
 		return true;
 	return l->since_bytes >= l->opt.checkpoint_bytes &&
@@ -70,7 +91,7 @@ static bool ckpt_due(struct lsvd *l)
 		return false;
 	if (l->ckpt_timer_set)
 		return false;
-	return !list_empty(&l->ckpt_waiters.waiting) || ckpt_worth(l);
+	return ckpt_awaited(l) || ckpt_worth(l);
 }
 
 static void ckpt_retry_timer(struct timer *timer)
@@ -262,6 +283,8 @@ void ckpt_kick(struct lsvd *l)
 		return;
 	l->since_ckpt = l->since_bytes = 0;
 	l->ckpt_active = true;
+	l->ckpt_forced = false;
+	doom_sweep(l, l->next_ckpt_no);
 	if (ckpt_begin(l, &l->ckpt))
 		ckpt_abandon(l, -ENOMEM);
 	else

@@ -52,7 +52,7 @@ struct obj_hdr {
 	struct uuid volume_uuid;
 	uint32_t epoch, crc, header_bytes, generation;
 	uint64_t seq, data_bytes, wall_ns, first_lsn, last_lsn, prev_seq;
-	uint32_t ext_count, ext_off, crc_count, crc_off;
+	uint32_t ext_count, ext_off, crc_count, crc_off, source_count, source_off, incompat;
 };
 
 struct obj_ext {
@@ -68,8 +68,8 @@ static inline uint32_t obj_crcs(uint32_t sectors)
 	return (sectors + LSVD_CRC_SECTORS - 1) / LSVD_CRC_SECTORS;
 }
 
-/* How long the header of a data object with so many extents and checksums is. */
-uint64_t obj_header_bytes(uint64_t extents, uint64_t crcs);
+/* How long the header of a data or GC object with so many of each is. */
+uint64_t obj_header_bytes(uint64_t extents, uint64_t crcs, uint64_t sources);
 
 /*
  * Lays out a data object's header in a zeroed buffer of obj_header_bytes(), with the counts that
@@ -78,6 +78,7 @@ uint64_t obj_header_bytes(uint64_t extents, uint64_t crcs);
 void obj_begin(void *buf, const struct obj_hdr *hdr);
 void obj_put_ext(void *buf, uint32_t index, const struct obj_ext *ext);
 void obj_put_crc(void *buf, uint32_t index, uint32_t crc);
+void obj_put_source(void *buf, uint32_t index, uint64_t place, uint32_t sectors);
 /* Also for headers of other types: computes the checksum over header_bytes. */
 uint32_t obj_seal(void *buf);
 /* Fills the common fields of a header that is not a data object's. */
@@ -90,12 +91,27 @@ void obj_common(struct lsvd_hdr *h, const struct obj_hdr *hdr);
 int obj_peek(const void *buf, size_t len_bytes, struct obj_hdr *ret, struct err *err);
 /* The whole header of any type; len_bytes may be more than it. Verifies the checksum. */
 int obj_decode_hdr(const void *buf, size_t len_bytes, struct obj_hdr *ret, struct err *err);
-/* A data object's header with all its extents. */
+/* A data or GC object's header with all its tables. */
 int obj_decode(const void *buf, size_t len_bytes, struct obj_hdr *ret, struct err *err);
 
 /* Of a buffer that obj_decode() has accepted. */
 void obj_ext(const void *buf, uint32_t index, struct obj_ext *ret);
 uint32_t obj_crc(const void *buf, uint32_t index);
+void obj_source(const void *buf, uint32_t index, uint64_t *place, uint32_t *sectors);
+
+/* The moves that a GC object stands for, each as large as it can be. Begins as {0}. */
+struct obj_moves {
+	uint32_t source, ext;         /* the next */
+	uint32_t source_off, ext_off; /* sectors of them that are done */
+};
+
+struct obj_move {
+	uint64_t lba, from, to; /* from and to are places */
+	uint32_t sectors;
+};
+
+/* False: there are no more. */
+bool obj_next_move(const void *buf, struct obj_moves *it, struct obj_move *ret);
 /* The extent that holds that sector of the data; it must be below data_bytes. */
 void obj_find(const void *buf, uint32_t data_sector, struct obj_ext *ret);
 
@@ -120,6 +136,7 @@ struct super {
 	bool clean, replace;
 	uint64_t last_seq, last_lsn, lsn_floor, bind_lsn, nonce;
 	struct root_ref roots[LSVD_ROOTS];
+	uint32_t incompat; /* LSVD_INCOMPAT_* */
 	uint32_t end_count;
 	struct epoch_end ends[LSVD_EPOCH_ENDS];
 };
@@ -154,6 +171,7 @@ struct ckpt_obj {
 	uint64_t seq;
 	uint32_t epoch, header_bytes, data_sectors, live_sectors;
 	enum lsvd_type type;
+	uint32_t gc_failures; /* in memory only: how often moving its data has failed */
 };
 
 size_t part_bytes(enum lsvd_part_kind kind, uint32_t entries);

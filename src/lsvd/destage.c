@@ -301,7 +301,7 @@ static void build_timer(struct timer *timer)
 	batch_loaded(container_of(timer, struct batch, timer));
 }
 
-static void destage_submit(struct batch *b)
+void destage_submit(struct batch *b)
 {
 	struct lsvd *l = b->l;
 
@@ -407,18 +407,28 @@ static void map_watch(struct lsvd *l)
 	l->map_full = false;
 }
 
+/* What the log has to know, and what a GC object does not change. */
+static void install_data(struct lsvd *l, const struct batch *b)
+{
+	l->installed_data_seq = b->seq;
+	l->installed_lsn = b->last_lsn;
+	l->installed_wall_ns = b->wall_ns;
+	wlog_destaged(l->log, b->last_number);
+	l->nbatches--;
+	gc_resume(l);
+}
+
 static void install_finish(struct lsvd *l, struct batch *b)
 {
+	const bool gc = b->gc;
 	uint8_t *hdr = b->hdr;
 
 	map_watch(l);
 
-	l->installed_seq = l->installed_data_seq = b->seq;
-	l->installed_lsn = b->last_lsn;
-	l->installed_wall_ns = b->wall_ns;
-	wlog_destaged(l->log, b->last_number);
+	l->installed_seq = b->seq;
+	if (!b->gc)
+		install_data(l, b);
 	list_del(&b->link);
-	l->nbatches--;
 	l->installing = NULL;
 	l->since_ckpt++;
 	l->since_bytes += object_weight(b->put.len_bytes);
@@ -431,6 +441,10 @@ static void install_finish(struct lsvd *l, struct batch *b)
 	batch_finish_late(b);
 	drains_check(l);
 	ckpt_kick(l);
+	if (gc)
+		gc_installed(l);
+	else
+		gc_kick(l);
 	destage_kick(l);
 	destage_advance(l);
 }
@@ -465,6 +479,27 @@ static int install_slice(struct lsvd *l, struct batch *b)
 	return 0;
 }
 
+/* The moves of a GC object. 0: call again; 1: all is done. */
+static int install_moves(struct lsvd *l, struct batch *b)
+{
+	struct obj_move mv;
+
+	for (unsigned i = 0; i < INSTALL_SLICE; i++) {
+		/* No room in the map: what is not moved stays where it is. */
+		if (!obj_next_move(b->hdr, &b->moves, &mv) || map_move(l, &mv, true))
+			return 1;
+	}
+	return 0;
+}
+
+static void install_gc(struct lsvd *l, struct batch *b)
+{
+	if (install_moves(l, b))
+		install_finish(l, b);
+	else
+		install_defer(l, b);
+}
+
 static void install_run(struct work *work)
 {
 	struct batch *b = container_of(work, struct batch, work);
@@ -472,8 +507,10 @@ static void install_run(struct work *work)
 	int r;
 
 	host_enter(l->host);
-	r = install_slice(l, b);
-	if (r) {
+	r = b->gc ? 0 : install_slice(l, b);
+	if (b->gc) {
+		install_gc(l, b);
+	} else if (r) {
 		/* The map is at its limit, or memory is short: hold, and say so (P8). */
 		map_is_full(l);
 		home_failed(l, r);
@@ -495,7 +532,7 @@ static int install_begin(struct lsvd *l, struct batch *b)
 		.epoch = b->epoch,
 		.header_bytes = b->header_bytes,
 		.data_sectors = b->data_sectors,
-		.type = LSVD_TYPE_DATA,
+		.type = b->gc ? LSVD_TYPE_GC : LSVD_TYPE_DATA,
 	};
 	const int r = objtab_add(&l->objs, &obj);
 

@@ -67,6 +67,24 @@ static void dump_ext(struct lsvd_dump *out, const void *buf, uint32_t index)
 	out->end(out);
 }
 
+static void dump_sources(struct lsvd_dump *out, const void *buf, const struct obj_hdr *h)
+{
+	out->number(out, "generation", h->generation);
+	out->begin(out, "sources", true);
+	for (uint32_t i = 0; i < h->source_count; i++) {
+		uint64_t place;
+		uint32_t sectors;
+
+		obj_source(buf, i, &place, &sectors);
+		out->begin(out, NULL, false);
+		out->number(out, "seq", place_seq(place));
+		out->number(out, "data_sector", place_sector(place));
+		out->number(out, "sectors", sectors);
+		out->end(out);
+	}
+	out->end(out);
+}
+
 static void dump_data(struct lsvd_dump *out, const void *buf, const struct obj_hdr *h)
 {
 	out->number(out, "first_lsn", h->first_lsn);
@@ -79,6 +97,8 @@ static void dump_data(struct lsvd_dump *out, const void *buf, const struct obj_h
 	for (uint32_t i = 0; i < h->ext_count; i++)
 		dump_ext(out, buf, i);
 	out->end(out);
+	if (h->type == LSVD_TYPE_GC)
+		dump_sources(out, buf, h);
 }
 
 static void dump_root_ref(struct lsvd_dump *out, const struct root_ref *r)
@@ -233,7 +253,7 @@ int lsvd_dump_buffer(const char *key, const void *buf, size_t len_bytes, struct 
 	r = obj_decode_hdr(buf, len_bytes, &hdr, &err);
 	out->string(out, "checksum", r ? "bad" : "OK");
 	dump_common(out, &hdr);
-	if (!r && hdr.type == LSVD_TYPE_DATA) {
+	if (!r && (hdr.type == LSVD_TYPE_DATA || hdr.type == LSVD_TYPE_GC)) {
 		r = obj_decode(buf, len_bytes, &ignored, &err);
 		if (!r)
 			dump_data(out, buf, &hdr);

@@ -38,6 +38,9 @@ void lsvd_options_default(struct lsvd_options *opt)
 		.checkpoint_part_bytes = 1u << 20,
 		.shard_sectors_log2 = 25,
 		.header_cache_bytes = 64u << 20,
+		.gc_start_percent = 70,
+		.gc_stop_percent = 75,
+		.gc_min_age_ns = UINT64_C(60000000000),
 		.map_limit_bytes = UINT64_C(4) << 30,
 		.retry_min_ns = UINT64_C(100000000),
 		.retry_max_ns = UINT64_C(5000000000),
@@ -61,6 +64,8 @@ static void options_fix(struct lsvd_options *opt)
 	OPTION(checkpoint_part_bytes, 4096, 8u << 20);
 	OPTION(shard_sectors_log2, 11, 40);
 	OPTION(header_cache_bytes, 64u << 10, UINT64_MAX);
+	OPTION(gc_start_percent, 1, 99);
+	OPTION(gc_stop_percent, opt->gc_start_percent, 99);
 	OPTION(map_limit_bytes, 1u << 20, SIZE_MAX);
 	OPTION(retry_min_ns, 1000, UINT64_MAX / 64);
 	OPTION(retry_max_ns, opt->retry_min_ns, UINT64_MAX / 64);
@@ -88,6 +93,11 @@ static void waiters_busy(struct drains *drains, int delta)
 static void resizes_busy(struct drains *drains, int delta)
 {
 	container_of(drains, struct lsvd, resize_waiters)->busy += (uint64_t)(int64_t)delta;
+}
+
+static void gc_waiters_busy(struct drains *drains, int delta)
+{
+	container_of(drains, struct lsvd, gc.waiters)->busy += (uint64_t)(int64_t)delta;
 }
 
 static void loads_busy(struct segload_user *user, int delta)
@@ -120,6 +130,7 @@ struct lsvd *lsvd_alloc(struct host *host, struct store *store, const char *name
 	drains_init(&l->drains, host, drains_busy);
 	drains_init(&l->ckpt_waiters, host, waiters_busy);
 	drains_init(&l->resize_waiters, host, resizes_busy);
+	drains_init(&l->gc.waiters, host, gc_waiters_busy);
 	list_init(&l->ckpt_ios);
 	list_init(&l->trash);
 	timers_init(&l->timers, host);
@@ -153,6 +164,7 @@ void lsvd_close(struct lsvd *l)
 	while ((link = list_pop(&l->batches)))
 		batch_free(list_entry(link, struct batch, link));
 	free(l->gather);
+	gc_free(l);
 	ckpt_drop(l);
 	read_free(l);
 	hcache_free(l);
@@ -302,6 +314,7 @@ void drains_check(struct lsvd *l)
 		drains_beyond(&l->drains, 0, l->failed);
 		drains_beyond(&l->ckpt_waiters, 0, l->failed);
 		drains_beyond(&l->resize_waiters, 0, l->failed);
+		drains_beyond(&l->gc.waiters, 0, l->failed);
 	}
 }
 
@@ -388,6 +401,7 @@ void lsvd_checkpoint(struct lsvd *l, struct drain *d)
 		drains_finish(&l->ckpt_waiters, d, l->stopping ? -ECANCELED : -EPERM);
 		return;
 	}
+	gc_pause(l);
 	drains_add(&l->ckpt_waiters, d);
 	ckpt_kick(l);
 	drains_check(l);
@@ -437,11 +451,14 @@ void lsvd_tick(struct lsvd *l)
 	destage_kick(l);
 	destage_advance(l);
 	ckpt_kick(l);
+	gc_kick(l);
+	doom_kick(l);
 	trash_kick(l);
 	drains_check(l);
 	drains_late(l, &l->drains, now_ns);
 	drains_late(l, &l->ckpt_waiters, now_ns);
 	drains_late(l, &l->resize_waiters, now_ns);
+	drains_late(l, &l->gc.waiters, now_ns);
 	resize_tick(l);
 	drains_log_failed(l);
 }
@@ -459,6 +476,7 @@ void lsvd_stop(struct lsvd *l)
 	drains_beyond(&l->drains, 0, -ECANCELED);
 	drains_beyond(&l->ckpt_waiters, 0, -ECANCELED);
 	drains_beyond(&l->resize_waiters, 0, -ECANCELED);
+	drains_beyond(&l->gc.waiters, 0, -ECANCELED);
 }
 
 /* ---- looking */
@@ -497,6 +515,9 @@ void lsvd_status(struct lsvd *l, struct lsvd_status *ret)
 	ret->checkpoint_pages = l->pages[0].n + l->pages[1].n;
 	ret->checkpoint_next_bytes = ckpt_cost_bytes(l);
 	ret->header_cache_bytes = l->hcache.bytes;
+	ret->gc_running = l->gc.running;
+	ret->gc_waiting = l->dooms.n;
+	ret->gc_waiting_bytes = l->dooms.bytes;
 	ret->next_seq = l->next_seq;
 	ret->durable_seq = l->installed_seq;
 	ret->durable_lsn = l->installed_lsn;

@@ -41,6 +41,11 @@
 
 struct lsvd;
 
+enum lsvd_gc_policy {
+	LSVD_GC_GREEDY,       /* what has the least to be moved */
+	LSVD_GC_COST_BENEFIT, /* and what has been left alone for long */
+};
+
 struct lsvd_options {
 	struct wlog_options log;
 	uint32_t batch_bytes;          /* an object's data, default 8 MiB */
@@ -58,6 +63,11 @@ struct lsvd_options {
 	uint64_t retry_min_ns, retry_max_ns; /* back-off after a store error: 100 ms to 5 s */
 	uint64_t home_timeout_ns;      /* P8: after this much failing, reads of the store end with
 					  -EIO and lsvd_drain/release give up; 0: 60 s */
+	/* Garbage collection (gc.c, doom.c). */
+	enum lsvd_gc_policy gc_policy;
+	uint32_t gc_start_percent, gc_stop_percent; /* of data in objects live; default 70, 75 */
+	uint64_t gc_min_age_ns; /* an object is deleted so long after it died; default 60 s */
+	uint64_t gc_rate;       /* bytes a second that are moved at most; 0: no limit */
 	bool hold_destage;             /* nothing is destaged until lsvd_set_hold(false) */
 };
 
@@ -144,13 +154,22 @@ void lsvd_drain(struct lsvd *lsvd, struct drain *drain);
 /* Somebody no longer waits; 0 when the drain was still waiting, and its done() never comes. */
 int lsvd_drain_cancel(struct lsvd *lsvd, struct drain *drain);
 
-/* Asks for a checkpoint of all that has reached the store by now; the same way. */
+/*
+ * Asks for a checkpoint of all that has reached the store by now; the same way. From then on, until
+ * there is new data, garbage is not collected: a release may follow.
+ */
 void lsvd_checkpoint(struct lsvd *lsvd, struct drain *drain);
 
 /*
- * Changes the size: a multiple of the block. done when the superblock with it is durable; until then
- * nothing beyond the smaller of the two sizes is accepted. A smaller one: -EBUSY while log or map
- * have anything beyond it; zero the range and drain first. No request that reaches beyond the
+ * Collects garbage now: until gc_stop percent of the data in objects are live, as far as that can
+ * be had, and what is dead is deleted as far as it is old enough. done: nothing is left to be done.
+ */
+void lsvd_gc(struct lsvd *lsvd, struct drain *drain);
+
+/*
+ * Changes the size: a multiple of the block. done when the superblock with it is durable; until
+ * then nothing beyond the smaller of the two sizes is accepted. A smaller one: -EBUSY while log or
+ * map have anything beyond it; zero the range and drain first. No request that reaches beyond the
  * smaller size may be pending or come before done. On an error that the store caused the new size
  * may take effect later (lsvd_status.info tells), or not.
  */
@@ -188,6 +207,10 @@ struct lsvd_status {
 	uint64_t next_seq, durable_seq, durable_lsn;
 	uint64_t puts_in_flight, put_retries, put_bytes, checkpoint_bytes, checkpoints;
 	uint64_t checkpoint_pages, checkpoint_next_bytes; /* it has; another would write, about */
+	uint64_t gc_rounds, gc_moved_bytes, gc_filled_bytes, gc_failures;
+	uint64_t gc_deleted, gc_deleted_bytes; /* objects that nothing named any more */
+	uint64_t gc_waiting, gc_waiting_bytes; /* dead, not deleted yet */
+	bool gc_running;
 	uint64_t batched_bytes, coalesced_bytes; /* from the log; overwritten in their batch */
 	uint64_t oldest_undestaged_ns;
 	uint64_t busy;  /* requests and works in flight */

@@ -17,6 +17,7 @@
  *   attach.c    taking and giving back the writer's right
  *   resize.c    changing the size
  *   lsvd.c      the life of a volume, ticks, drains, status
+ *   gc.c gcplan.c gcbuild.c   moving live data out of old objects      doom.c   deleting these
  *   dump.c check.c   for people
  *
  * Everything in struct lsvd is guarded by the host ("entered") but for what a comment excepts.
@@ -31,6 +32,7 @@
 #include "base/mutant.h"
 #include "base/timers.h"
 #include "lsvd/codec.h"
+#include "lsvd/gc.h"
 #include "lsvd/lsvd.h"
 #include "wlog/segload.h"
 
@@ -103,6 +105,10 @@ struct batch {
 	unsigned tries;
 	struct work work;
 	struct timer timer;
+	/* A GC object's: no segments, and the data in a piece of memory of its own. */
+	bool gc;
+	uint8_t *gc_buf;
+	struct obj_moves moves; /* done so far */
 };
 
 int batch_build(struct batch *b); /* not entered; -ENOMEM */
@@ -159,7 +165,7 @@ struct ckpt {
 	struct root_hdr root;
 	enum ckpt_phase phase;
 	enum lsvd_part_kind kind;
-	/* The walk: the next page, and where in the run of dirty ones before it; no end: in none. */
+	/* The walk: the next page, and where in the run of dirty ones before; no end: in none. */
 	size_t page;
 	uint64_t at, run_end;
 	/* The object that is being made. */
@@ -313,6 +319,7 @@ struct lsvd {
 	struct partset kept[2]; /* parts of the kept checkpoints, newest first */
 	uint32_t pages_log2;    /* shard size of its parts */
 	bool ckpt_active, ckpt_timer_set, ckpt_super_wanted, ckpt_stalled;
+	bool ckpt_forced; /* one is wanted though nothing is new */
 	struct list_head ckpt_ios;
 	uint32_t ckpt_nios;
 	struct work ckpt_work;
@@ -332,7 +339,15 @@ struct lsvd {
 	struct hcache hcache;
 	struct rd *rds;
 	struct list_head rd_free;
+	uint64_t rd_clock; /* counts slices: what they have looked up may be in use */
 	void *rd_queue_head, *rd_queue_tail; /* pieces or requests that wait for a free rd */
+
+	/* Garbage collection. */
+	struct gc gc;
+	struct hdr_wait gc_wait;
+	struct work gc_work;
+	struct timer gc_timer;
+	struct dooms dooms;
 
 	struct timers timers;
 	struct segload_user loads;
@@ -375,6 +390,8 @@ void objtab_free(struct objtab *t);
 int map_install(struct lsvd *l, const void *hdr, uint64_t seq, uint32_t from, uint32_t to,
 		bool live);
 int map_install_one(struct lsvd *l, const struct obj_ext *e, uint64_t seq, bool live);
+int map_move(struct lsvd *l, const struct obj_move *mv, bool live);
+bool map_counts_right(struct lsvd *l); /* against a scan of all of it; for tests */
 int map_count_live(struct lsvd *l, struct err *err);
 
 /* ---- lsvd.c */
@@ -402,6 +419,7 @@ void info_from_super(const struct super *sb, uint64_t version, struct lsvd_info 
 
 void destage_kick(struct lsvd *l);
 void destage_advance(struct lsvd *l);
+void destage_submit(struct batch *b); /* it is built: to be put, and installed in its turn */
 void home_destage(struct wlog_home *home, bool urgent);
 
 /* ---- resize.c, entered */

@@ -3,7 +3,7 @@
  * The objects of a volume. docs/SPEC-objects.md describes every byte; this is the same in C.
  *
  * NAME                                        superblock, the only object that is ever replaced
- * NAME.<seq %016x>.<epoch %08x>               data object
+ * NAME.<seq %016x>.<epoch %08x>               data object, GC object
  * NAME.c<no %016x>.<epoch %08x>.<part %04x>   part of a checkpoint
  * NAME.r<no %016x>.<epoch %08x>               root of a checkpoint
  *
@@ -34,12 +34,13 @@
 #define LSVD_LBA_END (UINT64_C(1) << 48)
 
 /* incompat_flags: a reader that does not know a set bit must not go on. */
-#define LSVD_INCOMPAT_KNOWN 0u
+#define LSVD_INCOMPAT_GC 1u /* superblock: the stream may hold GC objects; and these */
+#define LSVD_INCOMPAT_KNOWN LSVD_INCOMPAT_GC
 
 enum lsvd_type {
 	LSVD_TYPE_SUPER = 1,
 	LSVD_TYPE_DATA = 2,
-	LSVD_TYPE_GC = 3, /* reserved: not written, not understood by version 1 */
+	LSVD_TYPE_GC = 3, /* data that has been moved out of older objects */
 	LSVD_TYPE_PART = 4,
 	LSVD_TYPE_ROOT = 5,
 };
@@ -55,7 +56,7 @@ struct lsvd_hdr {
 	le32 attach_epoch; /* of the owner that wrote the object */
 	le64 seq;          /* data: its number; part, root: the checkpoint's; super: its writes */
 	le32 header_bytes;
-	le32 generation; /* reserved for garbage collection: how often the data has been moved */
+	le32 generation; /* GC: how often its data has been moved at most */
 	le64 data_bytes; /* what follows the header */
 	le64 wall_ns;    /* when the newest write in it was sealed; else when it was built */
 	le64 first_lsn;
@@ -67,8 +68,8 @@ struct lsvd_hdr {
 	le32 crc_off;
 	le32 ckpt_count; /* reserved: live checkpoints */
 	le32 ckpt_off;
-	le32 cleaned_count; /* reserved: objects that garbage collection has emptied */
-	le32 cleaned_off;
+	le32 source_count; /* GC: where the data was before */
+	le32 source_off;
 	le32 snap_count; /* reserved: snapshots */
 	le32 snap_off;
 	le32 clone_count; /* reserved: the chain of volumes that this one is a clone of */
@@ -98,6 +99,15 @@ struct lsvd_ext {
 };
 
 static_assert(sizeof(struct lsvd_ext) == 20, "lsvd_ext");
+
+/* At source_off of a GC object: where the next `sectors` sectors of its data lay before. */
+struct lsvd_source {
+	le64 place; /* as in struct lsvd_ckpt_ext */
+	le32 sectors;
+	uint8_t reserved[4];
+};
+
+static_assert(sizeof(struct lsvd_source) == 16, "lsvd_source");
 
 struct lsvd_root_ref {
 	le64 no; /* 0: none */

@@ -110,6 +110,36 @@ int map_install_one(struct lsvd *l, const struct obj_ext *e, uint64_t seq, bool 
 	return r;
 }
 
+struct map_moving {
+	struct lsvd *l;
+	uint64_t to;
+};
+
+/* A piece that is still where it was read from. */
+static void map_moved(void *arg, const struct extent *old)
+{
+	const struct map_moving *m = arg;
+	struct ckpt_obj *obj = objtab_find(&m->l->objs, place_seq(m->to));
+
+	map_displaced(m->l, old);
+	if (!obj)
+		return;
+	obj->live_sectors += (uint32_t)old->sectors;
+	m->l->live_sectors += old->sectors;
+}
+
+/* Where the map names the old place it names the new one from here on. */
+int map_move(struct lsvd *l, const struct obj_move *mv, bool live)
+{
+	struct map_moving m = {l, mv->to};
+
+	pages_mark(pages_of(l, LSVD_PART_SHARD), mv->lba, mv->lba + mv->sectors - 1);
+	if (!VARVE_STEP("lsvd.move_where_it_was"))
+		return extmap_replace(&l->map, mv->lba, mv->sectors, mv->to, NULL, NULL);
+	return extmap_insert_if(&l->map, mv->lba, mv->sectors, mv->from, mv->to,
+				live ? map_moved : NULL, &m);
+}
+
 int map_install(struct lsvd *l, const void *hdr, uint64_t seq, uint32_t from, uint32_t to,
 		bool live)
 {
@@ -158,4 +188,31 @@ int map_count_live(struct lsvd *l, struct err *err)
 		l->live_sectors += e.sectors;
 	}
 	return 0;
+}
+
+bool map_counts_right(struct lsvd *l)
+{
+	uint64_t live = 0, total = 0;
+	struct extmap_iter it;
+	struct extent e;
+	bool right;
+	uint32_t *count = calloc(l->objs.n + 1, sizeof(*count));
+
+	extmap_iter_init(&it, &l->map, 0);
+	while (count && extmap_iter_next(&it, &e)) {
+		const size_t at = objtab_from(&l->objs, place_seq(e.value));
+
+		if (e.value & EXTMAP_CONST)
+			continue;
+		live += e.sectors;
+		if (at < l->objs.n)
+			count[at] += (uint32_t)e.sectors;
+	}
+	right = count && live == l->live_sectors;
+	for (size_t i = 0; right && i < l->objs.n; i++) {
+		right = count[i] == l->objs.o[i].live_sectors;
+		total += l->objs.o[i].data_sectors;
+	}
+	free(count);
+	return right && total == l->total_sectors;
 }

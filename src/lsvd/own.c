@@ -60,7 +60,9 @@ static void own_idle(struct lsvd *l)
 	l->own_tries = 0;
 	resize_kick(l);
 	destage_advance(l);
+	doom_kick(l);
 	ckpt_kick(l);
+	gc_kick(l);
 	trash_kick(l);
 }
 

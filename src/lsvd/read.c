@@ -20,7 +20,8 @@
  *   2. an object that the map names and the store does not have is -EIO, loudly, never zeros;
  *   3. each slice is looked up at one moment. Later slices may see writes that came later: no more
  *      than two reads could;
- *   4. a volume that has lost its ownership answers no reads: what it knows may be old.
+ *   4. a volume that has lost its ownership answers no reads: what it knows may be old;
+ *   5. an object that a slice has looked up is not deleted before the slice has ended (doom.c).
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -32,10 +33,11 @@
 #define RD_PIECES 16
 #define RD_SLICE_SECTORS 4096
 
-/* Who asked: a piece of a read of the log, or a request of lsvd_read(). */
+/* Who asked: a piece of a read of the log, a request of lsvd_read(), or garbage collection. */
 struct rd_source {
 	struct wlog_piece *piece;
 	struct dev_req *req;
+	struct gc_read *gc;
 };
 
 struct rd_piece {
@@ -67,6 +69,7 @@ struct rd {
 	uint8_t *buf, *bounce; /* bounce: a request in several pieces of memory */
 	uint32_t slice, pieces, missing, gets, gets_left;
 	uint64_t since_ns;
+	uint64_t clock; /* of the slice at work; 0: none */
 	int result;
 	struct rd_piece piece[RD_PIECES];
 	struct rget get[RD_PIECES];
@@ -160,6 +163,7 @@ static bool rd_slice_end(struct rd *rd)
 		free(rd->get[i].bounce);
 		rd->get[i].bounce = NULL;
 	}
+	rd->clock = 0;
 	rd->lba += rd->slice;
 	rd->buf += (size_t)rd->slice * DEV_SECTOR_BYTES;
 	if (rd->result || rd->lba == rd->end)
@@ -391,6 +395,7 @@ static bool rd_slice(struct rd *rd)
 	rd->pieces = extmap_lookup_range(
 		&l->map, rd->lba, left < RD_SLICE_SECTORS ? left : RD_SLICE_SECTORS, e, RD_PIECES);
 	rd->slice = rd->gets = 0;
+	rd->clock = ++l->rd_clock; /* what it has looked up is not deleted from here on */
 	rd->since_ns = host_now_ns(l->host); /* what came before has worked */
 	/* Kept above zero until all are asked for: a header that comes meanwhile starts nothing. */
 	rd->missing = 1;
@@ -400,6 +405,8 @@ static bool rd_slice(struct rd *rd)
 
 		*p = (struct rd_piece){.e = e[i], .buf = buf, .rd = rd};
 		p->wait.ready = rd_header_ready;
+		if (rd->src.gc)
+			gc_read_piece(rd->src.gc, &e[i]);
 		if (!(e[i].value & EXTMAP_CONST))
 			r = hcache_get(l, place_seq(e[i].value), &p->wait);
 		if (r > 0)
@@ -428,6 +435,9 @@ static void rd_begin(struct rd *rd, const struct rd_source *src)
 		rd->lba = src->piece->lba;
 		rd->end = rd->lba + src->piece->sectors;
 		rd->buf = src->piece->buf;
+	} else if (src->gc) {
+		rd->lba = src->gc->lba;
+		rd->end = rd->lba + src->gc->sectors;
 	} else {
 		const struct dev_req *req = src->req;
 
@@ -509,12 +519,16 @@ static void rd_finish(struct rd *rd)
 	if (rd->src.piece)
 		wlog_piece_done(rd->src.piece, rd->result);
 	host_enter(l->host);
+	if (rd->src.gc)
+		gc_read_done(rd->src.gc, rd->result);
 	if (req) {
 		req->result = rd->result;
 		list_add_tail(&req->link, &l->host->ready);
 	}
 	list_add_tail(&rd->link, &l->rd_free);
 	rd_start_queued(l);
+	doom_kick(l);
+	gc_kick(l);
 	lsvd_exit(l);
 }
 
@@ -529,6 +543,33 @@ void home_read(struct wlog_home *home, struct wlog_piece *piece)
 void lsvd_read(struct lsvd *l, struct dev_req *req)
 {
 	rd_enqueue(l, req, false);
+}
+
+/* Takes one that nobody waits for. */
+int gc_read_start(struct gc_read *r, uint8_t *buf)
+{
+	struct lsvd *l = r->l;
+	const struct rd_source src = {.gc = r};
+	struct list_head *link = l->rd_queue_head ? NULL : list_pop(&l->rd_free);
+	struct rd *rd;
+
+	if (!link)
+		return -EAGAIN;
+	rd = list_entry(link, struct rd, link);
+	rd->buf = buf;
+	rd_begin(rd, &src);
+	return 0;
+}
+
+uint64_t reads_oldest(const struct lsvd *l)
+{
+	uint64_t oldest = l->gc.clock ? l->gc.clock : UINT64_MAX;
+
+	for (unsigned i = 0; i < RD_POOL; i++) {
+		if (l->rds[i].clock && l->rds[i].clock < oldest)
+			oldest = l->rds[i].clock;
+	}
+	return oldest;
 }
 
 int read_init(struct lsvd *l)

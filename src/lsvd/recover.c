@@ -9,6 +9,7 @@
  *                               first number
  *   the object is there      -> its header must be sound, this volume's, and name as predecessor
  *                               (prev_seq) the last data object that was applied: apply it
+ *                               (a GC object moves data where the map still names its old place)
  *   it is not there          -> the end, unless a later object of the window names the last one
  *                               applied as its predecessor: then what is missing were no data
  *                               objects, and the gap is legal
@@ -310,6 +311,19 @@ static int roll_damaged(struct roll *ro, uint64_t seq, int error, struct err *er
 	return 1;
 }
 
+static int roll_install(struct roll *ro)
+{
+	struct obj_moves moves = {0};
+	struct obj_move mv;
+	int r = 0;
+
+	if (ro->h.type != LSVD_TYPE_GC)
+		return map_install(ro->l, ro->hdr, ro->h.seq, 0, ro->h.ext_count, false);
+	while (!r && obj_next_move(ro->hdr, &moves, &mv))
+		r = map_move(ro->l, &mv, false);
+	return r;
+}
+
 static int roll_apply(struct roll *ro, struct err *err)
 {
 	struct lsvd *l = ro->l;
@@ -324,11 +338,14 @@ static int roll_apply(struct roll *ro, struct err *err)
 
 	pages_mark(pages_of(l, LSVD_PART_OBJECTS), obj.seq, obj.seq);
 	if (!r)
-		r = map_install(l, ro->hdr, obj.seq, 0, ro->h.ext_count, false);
+		r = roll_install(ro);
 	if (r)
 		return err_set(err, r, "no memory for the map of %s (limit %llu bytes)", l->name,
 			       (unsigned long long)l->opt.map_limit_bytes);
-	ro->seq = l->installed_seq = l->installed_data_seq = obj.seq;
+	ro->seq = l->installed_seq = obj.seq;
+	if (obj.type == LSVD_TYPE_GC)
+		return 0;
+	l->installed_data_seq = obj.seq;
 	if (ro->h.last_lsn > l->installed_lsn)
 		l->installed_lsn = ro->h.last_lsn;
 	l->installed_wall_ns = ro->h.wall_ns;

@@ -3,13 +3,13 @@
  * Changing the size of a volume while it is owned.
  *
  * The size stands in the superblock and nowhere else. Changing it is one conditional replacement:
- * before it the volume has the old size, after it the new one, and no crash leaves anything between.
+ * before it the volume has the old size, after it the new one, and no crash leaves it between.
  *
  * Growing. The superblock is durable before the log accepts anything beyond the former end: a log
  * that holds records beyond the end of its volume would be taken for a foreign one at replay.
  *
  * Shrinking. What lies beyond the new end must never come back, not after growing again, not from a
- * crash in between, not from an older checkpoint, not from a store that is opened without its cache.
+ * crash in between, not from an older checkpoint, not from a store opened without its cache.
  * So it is zeroed first, by a write like any other, and drained: then an object says "zeros" behind
  * every object that has data there, and any recovery from whatever checkpoint applies it. Only when
  * neither map nor log name anything beyond the new end is the superblock replaced. At replay the

@@ -45,6 +45,7 @@ void super_encode(void *buf, const struct super *sb)
 		.epoch = sb->attach_epoch,
 		.seq = sb->writes,
 		.header_bytes = sizeof(*s),
+		.incompat = sb->incompat,
 		.wall_ns = sb->wall_ns,
 		.last_lsn = sb->last_lsn,
 	};
@@ -150,6 +151,7 @@ int super_decode(const void *buf, size_t len_bytes, struct super *ret, struct er
 	sb.uuid = hdr.volume_uuid;
 	sb.attach_epoch = hdr.epoch;
 	sb.writes = hdr.seq;
+	sb.incompat = hdr.incompat;
 	sb.wall_ns = hdr.wall_ns;
 	sb.size_bytes = le64_get(s->size_bytes);
 	sb.block_bytes = le32_get(s->block_bytes);

@@ -389,6 +389,15 @@ static json_t *home_json(const struct lsvd_status *st)
 	json_put(home, "checkpoint_bytes", st->checkpoint_bytes);
 	json_put(home, "checkpoint_pages", st->checkpoint_pages);
 	json_put(home, "checkpoint_next_bytes", st->checkpoint_next_bytes);
+	json_object_set_new(home, "gc_running", json_boolean(st->gc_running));
+	json_put(home, "gc_rounds", st->gc_rounds);
+	json_put(home, "gc_moved_bytes", st->gc_moved_bytes);
+	json_put(home, "gc_filled_bytes", st->gc_filled_bytes);
+	json_put(home, "gc_failures", st->gc_failures);
+	json_put(home, "gc_deleted", st->gc_deleted);
+	json_put(home, "gc_deleted_bytes", st->gc_deleted_bytes);
+	json_put(home, "gc_waiting", st->gc_waiting);
+	json_put(home, "gc_waiting_bytes", st->gc_waiting_bytes);
 	json_put(home, "batched_bytes", st->batched_bytes);
 	json_put(home, "coalesced_bytes", st->coalesced_bytes);
 	json_put(home, "oldest_undestaged_ns", st->oldest_undestaged_ns);

@@ -7,6 +7,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include "lsvd/lsvd_impl.h"
+
 void crash_lsvd_options(const struct crash_config *cfg, struct lsvd_options *opt)
 {
 	lsvd_options_default(opt);
@@ -22,6 +24,11 @@ void crash_lsvd_options(const struct crash_config *cfg, struct lsvd_options *opt
 	opt->checkpoint_part_bytes = cfg->part_bytes;
 	opt->shard_sectors_log2 = cfg->shard_log2;
 	opt->header_cache_bytes = cfg->header_cache_bytes;
+	/* Eager: it is at work all the time, and deletes as soon as it may. */
+	opt->gc_policy = cfg->buffers % 2 ? LSVD_GC_COST_BENEFIT : LSVD_GC_GREEDY;
+	opt->gc_start_percent = 85;
+	opt->gc_stop_percent = 95;
+	opt->gc_min_age_ns = 0;
 	if (cfg->home_timeout_ns)
 		opt->home_timeout_ns = cfg->home_timeout_ns;
 	opt->hold_destage = false;
@@ -71,11 +78,20 @@ static int lsvd_look(struct crash_session *s, bool discard_cache, struct err *er
 	return 0;
 }
 
+/* What is known of each object's live sectors against a scan of the whole map. */
+static void counts_right(struct crash_session *s, const char *when)
+{
+	if (!map_counts_right(s->engine))
+		crash_fail("live counts are wrong %s", when);
+}
+
 static int lsvd_take(struct crash_session *s, struct err *err)
 {
 	int rc = lsvd_acquire(s->engine, err);
 
 	s->sh.log = lsvd_log(s->engine);
+	if (!rc)
+		counts_right(s, "after recovery");
 	return rc;
 }
 
@@ -120,6 +136,7 @@ static bool lsvd_is_idle(struct crash_session *s)
 
 static int lsvd_give_up(struct crash_session *s, struct err *err)
 {
+	counts_right(s, "before a release");
 	return lsvd_release(s->engine, err);
 }
 

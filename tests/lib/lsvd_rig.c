@@ -247,6 +247,11 @@ static void rig_direct_done(struct dev_req *req)
 	container_of(req, struct rig_direct, req)->done = true;
 }
 
+int rig_gc(struct lsvd_rig *rig)
+{
+	return rig_wait(rig, lsvd_gc);
+}
+
 int rig_read(struct lsvd_rig *rig, uint32_t lba, uint32_t sectors, void *buf)
 {
 	struct rig_direct d = {.req = {.op = DEV_READ, .done = rig_direct_done}};
@@ -359,6 +364,19 @@ unsigned rig_objects(struct lsvd_rig *rig, char kind)
 	while (rig_object(rig, kind, n))
 		n++;
 	return n;
+}
+
+uint64_t rig_bytes(struct lsvd_rig *rig, char kind)
+{
+	uint64_t sum = 0;
+	const char *key;
+	size_t len;
+
+	for (unsigned i = 0; (key = rig_object(rig, kind, i)); i++) {
+		sim_bucket_body(rig->bucket, key, &len);
+		sum += len;
+	}
+	return sum;
 }
 
 void rig_rot(struct lsvd_rig *rig, const char *key, size_t off_bytes)

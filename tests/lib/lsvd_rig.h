@@ -55,6 +55,9 @@ int rig_zero(struct lsvd_rig *rig, enum dev_op op, uint32_t lba, uint32_t sector
 int rig_flush(struct lsvd_rig *rig);
 int rig_drain(struct lsvd_rig *rig);
 int rig_checkpoint(struct lsvd_rig *rig);
+int rig_gc(struct lsvd_rig *rig);
+/* Bytes of all objects of the kind (see rig_object()). */
+uint64_t rig_bytes(struct lsvd_rig *rig, char kind);
 /* Reads; with no log, from the store. */
 int rig_read(struct lsvd_rig *rig, uint32_t lba, uint32_t sectors, void *buf);
 /* Everything is as the array says. */

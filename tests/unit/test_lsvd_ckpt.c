@@ -73,7 +73,8 @@ TEST(nothing_changed_costs_a_root)
 	reopen(rig);
 	CHECK_EQ(status(rig).checkpoint_next_bytes, 0);
 	CHECK_OK(rig_write(rig, 0, 2));
-	CHECK(checkpoint_cost(rig) <= 3 * 4096 + root_bytes((uint32_t)status(rig).checkpoint_pages));
+	CHECK(checkpoint_cost(rig) <=
+	      3 * 4096 + root_bytes((uint32_t)status(rig).checkpoint_pages));
 	rig_verify(rig);
 	rig_free(rig);
 }

@@ -89,7 +89,7 @@ static void *make_object(size_t *ret_len)
 		.volume_uuid = uuid_from_bits(1, 2),
 		.epoch = 3,
 		.seq = 17,
-		.header_bytes = (uint32_t)obj_header_bytes(5, 5),
+		.header_bytes = (uint32_t)obj_header_bytes(5, 5, 0),
 		.data_bytes = 31 * LSVD_SECTOR_BYTES,
 		.wall_ns = 99,
 		.first_lsn = 1000,
@@ -238,7 +238,7 @@ TEST(object_reserved_fields_must_be_zero)
 	h->snap_count = le32_make(1);
 	CHECK_EQ(reseal(buf, len), -EBADMSG);
 	h->snap_count = le32_make(0);
-	h->incompat_flags = le32_make(1);
+	h->incompat_flags = le32_make(2);
 	CHECK_EQ(reseal(buf, len), -ENOTSUP);
 	h->incompat_flags = le32_make(0);
 	h->compat_flags = le32_make(1);
@@ -385,8 +385,8 @@ TEST(part_of_objects_is_inverse)
 {
 	const struct obj_hdr hdr = {.epoch = 2, .seq = 3};
 	const struct part_hdr part = {.kind = LSVD_PART_OBJECTS, .entries = 2};
-	const struct ckpt_obj a = {5, 1, 4096, 100, 7, LSVD_TYPE_DATA};
-	struct ckpt_obj b = {6, 2, 8192, 0, 0, LSVD_TYPE_DATA}, got_obj;
+	const struct ckpt_obj a = {5, 1, 4096, 100, 7, LSVD_TYPE_DATA, 0};
+	struct ckpt_obj b = {6, 2, 8192, 0, 0, LSVD_TYPE_DATA, 0}, got_obj;
 	const size_t len = part_bytes(part.kind, part.entries);
 	uint8_t *buf = malloc(len);
 	struct obj_hdr got_hdr;
