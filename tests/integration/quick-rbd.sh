@@ -3,6 +3,7 @@
 # Programs that speak librbd: a little of everything, and what the libraries export.
 . "$(dirname "$0")/rbd.sh"
 rbd_setup
+need jq
 
 # ---- names: a loader that binds all of them at once finds them all ----
 
@@ -73,6 +74,17 @@ if [ -e "$T/lsvd.cache" ]; then
 	cd "$T" || exit 1
 	case_ok "... with relative paths" rbd qemu-img info "rbd:./lsvd.cache,store-lsvd/vol"
 fi
+
+# ---- create and remove: the pool is the template ----
+
+template fast
+case_ok "create by a template" rbd qemu-img create -f rbd rbd:fast/new 32M
+case_ok "... which can be used" rbd_io rbd:fast/new "write -P 5 0 1M" flush "read -P 5 0 1M"
+is "... and is a volume" "$("$V" info new --json | jq -r .size_bytes)" $((32 << 20))
+fails "create it again" 1 "exist" rbd qemu-img create -f rbd rbd:fast/new 32M
+case_ok "convert into one that is made" rbd qemu-img convert -f raw -O rbd "$T/random" rbd:fast/conv
+case_ok "compare" rbd qemu-img compare -f raw -F raw "$T/random" rbd:fast/conv
+fails "no such template" 1 "template" rbd qemu-img create -f rbd rbd:slow/x 32M
 
 # ---- errors ----
 

@@ -52,6 +52,16 @@ make_image() {
 	esac
 }
 
+# template NAME: of volumes below $T.
+template() {
+	cat >"$T/conf/$1.template" <<-EOF
+		[volume]
+		store = dir:$T/$1-%n
+		cache = $T/$1-%n.cache
+		cache_size = 32M
+	EOF
+}
+
 # fio_rbd NAME OPTION...
 fio_rbd() {
 	local name=$1
