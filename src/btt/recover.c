@@ -44,10 +44,22 @@ struct page_scan {
 	uint64_t damaged;
 };
 
+static void claim(struct page_scan *p, uint64_t word, uint64_t bits, uint64_t lba)
+{
+	if (bits && (atomic_fetch_or_explicit(&p->scan->used[word], bits, memory_order_relaxed) &
+		     bits))
+		atomic_store(&p->scan->shared, lba);
+}
+
+/*
+ * Bits of one word are claimed together: sectors that were written in order, or never, have
+ * neighbouring blocks, and an atomic operation costs more than all the rest.
+ */
 static int scan_page(void *arg)
 {
 	struct page_scan *p = arg;
 	struct btt *btt = p->scan->btt;
+	uint64_t word = 0, bits = 0;
 
 	for (uint64_t lba = p->from; lba < p->to; lba++) {
 		const uint64_t entry = btt_load_entry(btt, lba);
@@ -58,10 +70,14 @@ static int scan_page(void *arg)
 			p->damaged++;
 			continue;
 		}
-		if (atomic_fetch_or_explicit(&p->scan->used[block / WORD_BITS], bit,
-					     memory_order_relaxed) & bit)
-			atomic_store(&p->scan->shared, lba);
+		if (block / WORD_BITS != word || (bits & bit)) {
+			claim(p, word, bits, lba);
+			word = block / WORD_BITS;
+			bits = 0;
+		}
+		bits |= bit;
 	}
+	claim(p, word, bits, p->to - 1);
 	return 0;
 }
 
