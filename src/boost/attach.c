@@ -3,8 +3,8 @@
  * Taking the writer's right, and giving it back. Synchronous.
  *
  *   lock        backing device and cache, against every other process of this host
- *   unchanged?  the log is as it was when it was opened; and if it holds anything, the backing
- *               device still is what it was bound to
+ *   unchanged?  the backing device is as large, and the log as it was when it was opened; and if
+ *               that holds anything, the backing device still is what it was bound to
  *   (format)    a cache that is discarded, with LSNs well above what is known of the old one
  *   state       made for a new log; taken anew for an empty one, whose device may have changed;
  *               otherwise as it is, but for a size or identity that is known now
@@ -37,6 +37,24 @@ static int attach_lock(struct boost *b, struct err *err)
 		return err_prefix(err, "cache device");
 	b->locked_cache = b->cache->ops->lock != NULL;
 	return 0;
+}
+
+/*
+ * Somebody who had the volume since it was opened may have resized it. Nobody is to write by a size
+ * that is not true any more: beyond an end that has come nearer, or to a part only.
+ */
+static int attach_size(struct boost *b, struct err *err)
+{
+	const uint64_t before = b->backing->size_bytes;
+	const int r = dev_resize_look(b->backing);
+
+	if (r)
+		return err_sys(err, r, "cannot tell the backing device's size");
+	if (b->backing->size_bytes == before)
+		return 0;
+	return err_set(err, -EAGAIN,
+		       "the backing device has another size since the volume was opened: open it "
+		       "again");
 }
 
 static int attach_unchanged(struct boost *b, struct err *err)
@@ -177,6 +195,8 @@ static int attach_run(struct boost *b, struct err *err)
 {
 	int r = attach_not_swapped(b, err);
 
+	if (!r)
+		r = attach_size(b, err);
 	if (!r)
 		r = b->discard ? attach_format(b, err) : attach_unchanged(b, err);
 	if (!r)

@@ -35,6 +35,13 @@ static void brig_submit(struct dev *dev, struct dev_req *req)
 	sim_submit(dev, req);
 }
 
+/* Shows so much less as cut_bytes says by now. */
+static int brig_resize_look(struct dev *dev)
+{
+	dev->size_bytes = the_rig->backing_bytes - the_rig->cut_bytes;
+	return 0;
+}
+
 static void brig_open_media(struct brig *rig)
 {
 	CHECK_OK(sim_dev_open(rig->cache_disk, &rig->cache));
@@ -43,6 +50,7 @@ static void brig_open_media(struct brig *rig)
 	rig->backing_ops.identity = brig_identity;
 	sim_submit = rig->backing_ops.submit;
 	rig->backing_ops.submit = brig_submit;
+	rig->backing_ops.resize_look = brig_resize_look;
 	rig->backing->ops = &rig->backing_ops;
 	rig->backing->size_bytes = rig->backing_bytes - rig->cut_bytes;
 	rig->backing->can_zero = rig->can_zero;

@@ -194,6 +194,22 @@ TEST(grown_device_is_taken)
 	brig_free(rig);
 }
 
+TEST(device_that_was_resized_after_a_look_is_to_be_opened_again)
+{
+	const uint64_t sizes[] = {4096, 0, 8192};
+	struct brig *rig = clean_rig("");
+
+	for (int i = 0; i < 3; i++) {
+		CHECK_OK(brig_look(rig, true, i == 2));
+		rig->cut_bytes = sizes[i];
+		CHECK_EQ(brig_acquire(rig), -EAGAIN);
+		brig_close(rig);
+	}
+	CHECK_OK(brig_open(rig));
+	CHECK_EQ(brig_status(rig).binding.backing_bytes, rig->backing_bytes - 8192);
+	brig_free(rig);
+}
+
 TEST(larger_blocks_are_refused)
 {
 	struct brig *rig = dirty_rig("");

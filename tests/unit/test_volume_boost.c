@@ -52,6 +52,15 @@ static uint64_t dirty_bytes(struct varve_volume *vol)
 	return (uint64_t)bytes;
 }
 
+static void make_file(const char *path, uint64_t bytes)
+{
+	const int fd = open(path, O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600);
+
+	CHECK(fd >= 0);
+	CHECK_OK(ftruncate(fd, (off_t)bytes));
+	CHECK_OK(close(fd));
+}
+
 TEST(what_was_written_is_read)
 {
 	struct varve_volume *vol = open_it("mem:16M:a,boost:mem:32M:a2", 0);
@@ -98,6 +107,39 @@ TEST(it_grows)
 	CHECK_OK(varve_pread(vol, out, 4, 23u * MIB));
 	CHECK_MEMEQ(out, "more", 4);
 	CHECK_OK(varve_close(vol));
+}
+
+/*
+ * Who looks while another resizes, and writes after that, has the new size; what lies beyond it is
+ * refused.
+ */
+TEST(who_looks_while_another_resizes_writes_by_the_new_size)
+{
+	static const char cache[] = "/tmp/varve-test-%d.cache", backing[] = "/tmp/varve-test-%d";
+	struct varve_volume *looker, *owner;
+	char cache_path[64], path[64], spec[160];
+	struct varve_info info;
+
+	snprintf(cache_path, sizeof(cache_path), cache, getpid());
+	snprintf(path, sizeof(path), backing, getpid());
+	snprintf(spec, sizeof(spec), "%s,boost:%s", cache_path, path);
+	make_file(path, 16u * MIB);
+	make_file(cache_path, 16u * MIB);
+	CHECK_OK(varve_cache_create(cache_path, NULL));
+	for (unsigned int mib = 8; mib <= 24; mib += 16) {
+		looker = open_it(spec, 0);
+		owner = open_it(spec, 0);
+		CHECK_OK(varve_pwrite(owner, "owner", 5, 0, 0));
+		CHECK_OK(varve_resize(owner, (uint64_t)mib * MIB, VARVE_RESIZE_SHRINK));
+		CHECK_OK(varve_close(owner));
+		CHECK_OK(varve_pwrite(looker, "looks", 5, MIB, 0));
+		varve_get_info(looker, &info);
+		CHECK_EQ(info.size_bytes, (uint64_t)mib * MIB);
+		CHECK_EQ(varve_pwrite(looker, "beyond", 6, (uint64_t)mib * MIB - 1, 0), -EINVAL);
+		CHECK_OK(varve_close(looker));
+	}
+	CHECK_OK(unlink(path));
+	CHECK_OK(unlink(cache_path));
 }
 
 TEST(only_its_own_settings)
