@@ -76,7 +76,6 @@ struct home_ops {
 	const char *home; /* what it calls its home: "store" */
 	const char *promise; /* what an image without its cache is; NULL: there is no cache */
 	bool no_log; /* no cache, no log: run() does it all */
-	bool hold_stops_drain; /* while it is held nothing goes to the home, asked for or not */
 
 	/* ---- not entered: configurations and media */
 
