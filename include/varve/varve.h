@@ -48,8 +48,9 @@ struct varve_volume;
 int varve_create(const char *name, const char *const *settings);
 
 /* Removes the definition and, with data set, the volume's data too: of lsvd the objects, of boost
- * the cache's log; a boost volume's backing device is given back as it is, and holds everything. The
- * cache is unbound. -EBUSY when it is open anywhere, or, of boost, when only the cache holds some of
+ * the cache's log; a boost volume's backing device is given back as it is, and holds everything.
+ * The cache is unbound. -EBUSY when it is open anywhere, or, of boost, when only the cache holds
+ * some of
  * the data. */
 int varve_delete(const char *name, bool data);
 
@@ -186,9 +187,10 @@ enum {
 };
 
 /*
- * Changes the size, durably when it returns 0; takes the writer's right. Requests that are in flight
- * end first, new ones wait meanwhile; those beyond the new end fail with -EINVAL from then on. What
- * is beyond the former end reads as zeros, also if it held data before an earlier shrinking.
+ * Changes the size, durably when it returns 0; takes the writer's right. Requests that are in
+ * flight end first, new ones wait meanwhile; those beyond the new end fail with -EINVAL from then
+ * on. What is beyond the former end reads as zeros, also if it held data before an earlier
+ * shrinking.
  *
  * new_bytes 0: as large as the medium has become. An lsvd volume has no other size than the one it
  * was given: for it that is -EINVAL. A boost volume's size is its backing device's: a file is made

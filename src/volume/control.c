@@ -4,8 +4,8 @@
  *
  * One thread polls the socket, CONTROL_CLIENTS clients at most, and an eventfd. Requests that are
  * quick are answered there. Those that may take long (drain waits for the home) run on a pool with
- * a thread for each client, so that status still answers, and resume ends a suspension, while others
- * wait; the client that asked is not listened to until then. When it hangs up its wait ends.
+ * a thread for each client, so that status still answers, and resume ends a suspension, while
+ * others wait; the client that asked is not listened to until then. When it hangs up its wait ends.
  *
  *	READING --line--> answered at once --> READING
  *	   \--line--> WORKING --eventfd--> READING (or freed if it has gone)

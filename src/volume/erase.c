@@ -3,8 +3,8 @@
  * Deleting volumes.
  *
  * Nothing is deleted while somebody has the volume open for writing: the home holds the local locks
- * of cache and home meanwhile. The definition goes last, so that a deletion that was interrupted can
- * be repeated.
+ * of cache and home meanwhile. The definition goes last, so that a deletion that was interrupted
+ * can be repeated.
  */
 #include "volume/erase.h"
 

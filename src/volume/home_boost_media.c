@@ -3,8 +3,8 @@
  * The media of boost volumes while nobody has them open: what is taken as backing device and cache,
  * and what is told of them.
  *
- * The backing device is adopted in use: its data is the volume's, and nothing is written to it when a
- * volume is created. A file that does not exist is created if a size is given.
+ * The backing device is adopted in use: its data is the volume's, and nothing is written to it when
+ * a volume is created. A file that does not exist is created if a size is given.
  *
  * P6, before anything is written: cache and backing device are two devices (compared by what the
  * names lead to, not by the names), the backing device holds no log, and where the cache looks like
