@@ -50,8 +50,7 @@ int varve_create(const char *name, const char *const *settings);
 /* Removes the definition and, with data set, the volume's data too: of lsvd the objects, of boost
  * the cache's log; a boost volume's backing device is given back as it is, and holds everything.
  * The cache is unbound. -EBUSY when it is open anywhere, or, of boost, when only the cache holds
- * some of
- * the data. */
+ * some of the data. */
 int varve_delete(const char *name, bool data);
 
 enum {

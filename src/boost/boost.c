@@ -35,7 +35,7 @@
 void boost_options_default(struct boost_options *opt)
 {
 	*opt = (struct boost_options){
-		.nr_max_batched_migration = 32,
+		.nr_max_batched_migration = 64,
 		.allow_migrate = true,
 		.writes_in_flight = 32,
 		.batch_age_ns = UINT64_C(2000000000),

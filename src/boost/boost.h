@@ -52,7 +52,7 @@ struct boost_options {
 	struct wlog_options log;
 	struct uuid volume_uuid;  /* must be the cache's; null: whatever the cache says */
 	/*
-	 * Segments written back in one batch, default 32. Of those that are not full, as many more
+	 * Segments written back in one batch, default 64. Of those that are not full, as many more
 	 * as make up for it: what counts is the sorting of as much data.
 	 */
 	uint32_t nr_max_batched_migration;
