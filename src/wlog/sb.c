@@ -79,6 +79,23 @@ static bool sb_geometry_ok(const struct wlog_sb *sb, uint64_t device_bytes)
 	       le64_get(sb->cut_seg) >= 1;
 }
 
+/*
+ * Counters that only grow and start low: what is near their end is no log's. Map values have 43 bits
+ * for the number of a segment.
+ */
+#define SEG_LIMIT (UINT64_C(1) << 42)
+#define COUNT_LIMIT (UINT64_C(1) << 62)
+
+static_assert(63 - WLOG_OFF_BITS > 42, "the number of any segment fits a map value");
+
+static bool sb_counters_ok(const struct wlog_sb *sb)
+{
+	return le64_get(sb->tail_seg) < SEG_LIMIT && le64_get(sb->cut_seg) < SEG_LIMIT &&
+	       le64_get(sb->tail_pos) < COUNT_LIMIT && le64_get(sb->tail_lsn) < COUNT_LIMIT &&
+	       le64_get(sb->watermark_lsn) < COUNT_LIMIT &&
+	       le64_get(sb->destaged_lsn) < COUNT_LIMIT && le64_get(sb->next_lsn) < COUNT_LIMIT;
+}
+
 /* 0, -ENOENT (no superblock of ours), -EBADMSG (damaged), -ENOTSUP (of a later version). */
 int sb_decode(const void *block, uint64_t device_bytes, struct wlog_sb *ret, struct err *err)
 {
@@ -100,6 +117,13 @@ int sb_decode(const void *block, uint64_t device_bytes, struct wlog_sb *ret, str
 				   (unsigned long long)le64_get(sb->ring_bytes),
 				   (unsigned long long)le64_get(sb->ring_off),
 				   (unsigned long long)device_bytes);
+	if (!sb_counters_ok(sb))
+		return err_corrupt(err,
+				   "log superblock: tail in segment %llu at %llu, LSN %llu: no "
+				   "log has written so much",
+				   (unsigned long long)le64_get(sb->tail_seg),
+				   (unsigned long long)le64_get(sb->tail_pos),
+				   (unsigned long long)le64_get(sb->next_lsn));
 	if (le32_get(sb->home_bytes) > sizeof(sb->home))
 		return err_corrupt(err, "log superblock: %u bytes of the home, %zu at most",
 				   le32_get(sb->home_bytes), sizeof(sb->home));

@@ -176,6 +176,28 @@ TEST(superblock_round_trip_and_damage)
 }
 
 /* A file system's superblock, say: never formatted without being told to (P6). */
+/* Numbers that would not fit where they are kept, with a right checksum. */
+TEST(superblock_of_endless_counters_is_refused)
+{
+	static const size_t fields[] = {
+		offsetof(struct wlog_sb, tail_seg),      offsetof(struct wlog_sb, cut_seg),
+		offsetof(struct wlog_sb, tail_pos),      offsetof(struct wlog_sb, tail_lsn),
+		offsetof(struct wlog_sb, watermark_lsn), offsetof(struct wlog_sb, destaged_lsn),
+		offsetof(struct wlog_sb, next_lsn),
+	};
+	struct wlog log = { .sb_seq = 1, .ring_off = WLOG_RING_OFF, .ring_bytes = WLOG_RING_MIN,
+			    .cut_seg = 1 };
+	struct wlog_sb sb, out;
+
+	log.tail.seg = 1;
+	for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++) {
+		sb_encode(&log, &log.tail, false, &sb);
+		((uint8_t *)&sb)[fields[i] + 7] = 0xb0;
+		sb_sign(&sb);
+		CHECK_EQ(sb_decode(&sb, 1u << 20, &out, NULL), -EBADMSG);
+	}
+}
+
 TEST(format_refuses_what_is_not_blank)
 {
 	const struct dev_mem_options options = { .size_bytes = 1u << 20 };
