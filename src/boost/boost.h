@@ -79,7 +79,11 @@ int boost_binding(const struct wlog_info *info, struct boost_binding *ret, struc
 
 /* Where the image was cut when a cache was discarded, and what that lost. */
 struct boost_cut {
-	uint64_t lsn;        /* the backing device has everything up to here, and more, mixed */
+	/*
+	 * The backing device has everything up to here, and more, mixed; but not what was
+	 * overwritten later, or what it refused: of that it may have older copies.
+	 */
+	uint64_t lsn;
 	uint64_t wall_ns;    /* when the newest of that was sealed; 0: unknown */
 	uint64_t lost_bytes; /* that only the cache held, as far as it can be read; 0: none */
 	bool unknown;        /* the cache cannot be read: nobody knows what is lost */
