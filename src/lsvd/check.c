@@ -7,6 +7,7 @@
  *   check_places        the map's extents, sorted by object
  *   check_objects       each object that counts: header, data, and that the map's extents lie in
  *                       it where its header says
+ *   check_older         the objects that the older checkpoint names are all there
  *
  * A problem names the LBA ranges that it affects: of a damaged chunk or a missing object those
  * that the map says are there; none if all of it has been overwritten since.
@@ -316,6 +317,66 @@ static int check_objects(struct check *c)
 	return r;
 }
 
+/* ---- what the older checkpoint needs */
+
+/* An object that its table names; it need not be in the newest one's. */
+static int check_named(struct check *c, const struct ckpt_obj *obj)
+{
+	const struct key key = {.kind = KEY_DATA, .seq = obj->seq, .epoch = obj->epoch};
+	struct store_req head = {.op = STORE_HEAD};
+	int r;
+
+	if (listing_find(&c->list, obj->seq, obj->epoch))
+		return 0;
+	key_format(c->key, c->l->name, &key);
+	memcpy(head.key, c->key, sizeof(head.key));
+	r = store_sync(c->l->store, &head);
+	if (r != -ENOENT)
+		return r;
+	check_problem(c, 0, 0, "is missing, and the older checkpoint names it");
+	return 0;
+}
+
+static int check_older_part(struct check *c, const struct part_ref *ref, uint32_t log2)
+{
+	void *buf;
+	int r = load_part(c->l->store, c->l->name, &c->l->sb.uuid, ref, log2, NULL, &buf, NULL);
+
+	if (r)
+		return check_is_finding(r) ? 0 : r; /* told already */
+	for (uint32_t i = 0; !r && i < ref->entries; i++) {
+		struct ckpt_obj obj;
+
+		part_obj(buf, i, &obj);
+		r = check_named(c, &obj);
+	}
+	free(buf);
+	return r;
+}
+
+static int check_older(struct check *c)
+{
+	const struct root_ref *ref = &c->l->sb.roots[1];
+	struct root_hdr root;
+	void *buf;
+	int r;
+
+	if (!ref->no)
+		return 0;
+	r = load_root(c->l->store, c->l->name, &c->l->sb.uuid, ref, &buf, &root, NULL);
+	if (r)
+		return check_is_finding(r) ? 0 : r;
+	for (uint32_t i = 0; !r && i < root.parts; i++) {
+		struct part_ref p;
+
+		root_part(buf, i, &p);
+		if (p.kind == LSVD_PART_OBJECTS)
+			r = check_older_part(c, &p, root.shard_sectors_log2);
+	}
+	free(buf);
+	return r;
+}
+
 /* ---- what counts for nothing */
 
 static void check_leftovers(struct check *c)
@@ -357,6 +418,8 @@ static int check_run(struct check *c, struct err *err)
 		r = check_places(c);
 	if (!r)
 		r = check_objects(c);
+	if (!r)
+		r = check_older(c);
 	if (!r)
 		check_leftovers(c);
 	c->user->total_sectors = l->total_sectors;
