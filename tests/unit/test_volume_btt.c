@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Volumes that are pools of atomic blocks, and pools that carry a log. */
 #include <errno.h>
+#include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -133,6 +134,41 @@ TEST(by_msync_nothing_blocks_the_submitter_and_all_is_done)
 	CHECK_OK(varve_pread(vol, got, sizeof(got), 0));
 	CHECK_MEMEQ(got, buf, sizeof(got));
 	CHECK_OK(varve_close(vol));
+}
+
+static void post(struct varve_io *io)
+{
+	sem_post(io->user);
+}
+
+/* Whichever thread touches the memory: what is submitted is by msync done by a worker. */
+TEST(a_file_that_is_cut_short_is_an_error_and_no_death)
+{
+	static char buf[4096];
+	const struct iovec iov = {buf, sizeof(buf)};
+	struct varve_volume *vol;
+	struct varve_io io;
+	sem_t done;
+
+	create("block_size=4096");
+	CHECK_EQ(setenv("PMEM_IS_PMEM_FORCE", "0", 1), 0);
+	vol = open_v(0);
+	CHECK_OK(varve_pwrite(vol, buf, sizeof(buf), 0, 0));
+	CHECK_EQ(truncate(strchr(backing, '/'), 4096), 0);
+	CHECK_EQ(varve_pread(vol, buf, sizeof(buf), 0), -EIO);
+	CHECK_EQ(varve_pwrite(vol, buf, sizeof(buf), 0, 0), -EIO);
+	CHECK_EQ(sem_init(&done, 0, 0), 0);
+	io = (struct varve_io){.op = VARVE_READ,
+			       .length = sizeof(buf),
+			       .iov = &iov,
+			       .iovcnt = 1,
+			       .done = post,
+			       .user = &done};
+	varve_submit(vol, &io);
+	while (sem_wait(&done))
+		CHECK_EQ(errno, EINTR);
+	CHECK_EQ(io.result, -EIO);
+	varve_close(vol);
 }
 
 TEST(a_pool_is_held_by_one)
