@@ -456,11 +456,13 @@ int varve_control_start(struct varve_volume *volume, const char *path_or_null)
 			  : rundir_address(volume->cfg.name, &c->address, err);
 	if (!rc)
 		rc = control_open(c, err);
-	if (rc)
+	if (rc) {
 		control_free(c);
-	else
-		volume->control = c;
-	return rc;
+		return rc;
+	}
+	volume->control = c;
+	volume->served = true;
+	return 0;
 }
 
 void control_stop(struct control *c)

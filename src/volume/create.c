@@ -37,6 +37,42 @@ struct creation {
 	bool home_made;
 };
 
+static int refuse_media(const struct volume_config *cfg, const struct volume_config *other,
+			struct err *err)
+{
+	const char *path = NULL;
+
+	if (cfg->backing[0] && media_same(other->backing, cfg->backing))
+		path = cfg->backing;
+	else if (cfg->cache[0] && media_same(other->backing, cfg->cache))
+		path = cfg->cache;
+	if (!path)
+		return 0;
+	return err_set(err, -EEXIST,
+		       "%s is the backing device of volume %s, whose cache may hold what it lacks: "
+		       "delete that volume first",
+		       path, other->name);
+}
+
+/*
+ * P6: a backing device bears no mark of ours, so nothing but the definitions says that it has a
+ * cache already. Two caches before it would each write over what the other has written. What cannot
+ * be read of other volumes is no reason to refuse this one.
+ */
+static int refuse_taken(const struct volume_config *cfg, struct err *err)
+{
+	struct volume_config *other = malloc(sizeof(*other));
+	char **names = NULL;
+	int rc = other ? config_list(&names, err) : -ENOMEM;
+
+	for (char **name = names; !rc && *name; name++)
+		if (!config_open(*name, other, NULL) && other->backing[0])
+			rc = refuse_media(cfg, other, err);
+	config_free_list(names);
+	free(other);
+	return rc;
+}
+
 static int validate(const char *name, struct volume_config *cfg, struct err *err)
 {
 	char path[PATH_MAX];
@@ -48,6 +84,8 @@ static int validate(const char *name, struct volume_config *cfg, struct err *err
 		return err_set(err, -EEXIST, "volume %s exists already (%s)", name, path);
 	snprintf(cfg->name, sizeof(cfg->name), "%s", name);
 	rc = settings_check(cfg, err);
+	if (!rc)
+		rc = refuse_taken(cfg, err);
 	if (!rc)
 		rc = home_of(cfg)->create_check(cfg, err);
 	return rc ? rc : config_fits(cfg, err);

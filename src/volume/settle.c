@@ -6,6 +6,10 @@
  *
  * If the home does not take the data, drain ends with home_timeout; flush has made the data safe
  * in the cache by then, nothing is released, and the next opening finds it there as after a crash.
+ *
+ * Who has only looked has nothing to make safe, with one exception: whoever stops the volume's
+ * server takes the home for complete. So a server takes the right, if nobody else has it, where an
+ * earlier process has left something in the cache.
  */
 #include <errno.h>
 #include <string.h>
@@ -124,13 +128,35 @@ static void unhold(struct varve_volume *vol)
 	vol->home->ops->hold(vol->home, false);
 }
 
+static int own_what_was_left(struct varve_volume *vol, struct err *err)
+{
+	struct wlog_status st = {0};
+	int rc = volume_enter_settled(vol);
+
+	if (rc)
+		return rc;
+	if (vol->log && vol->served && !vol->read_only && !is_acquired(vol))
+		wlog_status(vol->log, &st);
+	volume_leave(vol);
+	if (!st.map_extents)
+		return 0;
+	rc = volume_own(vol, err);
+	if (rc != -EBUSY)
+		return rc;
+	/* Somebody else is at work, and will do it. */
+	err_clear(err);
+	return 0;
+}
+
 static int settle_all(struct varve_volume *vol, struct err *err)
 {
 	int rc;
 
 	/* What was suspended is resumed: -EALREADY and the like are no matter. */
 	volume_resume(vol);
-	rc = volume_enter_settled(vol);
+	rc = own_what_was_left(vol, err);
+	if (!rc)
+		rc = volume_enter_settled(vol);
 	if (rc)
 		return err_sys(err, rc, "closing volume %s", vol->cfg.name);
 	if (!is_acquired(vol)) {

@@ -93,6 +93,7 @@ struct varve_volume {
 	struct list_head grace_now, grace_next; /* locked: struct dev_req in vios */
 
 	struct control *control;
+	bool served; /* this process is the one that is asked: it has had a control socket */
 };
 
 struct vio_slow;

@@ -30,6 +30,8 @@ cp "$T/back" "$T/old"
 random "$T/new" 4
 { cat "$T/new"; tail -c +$((4 * M + 1)) "$T/old"; } >"$T/want"
 boost=(--type boost --cache-size 16M)
+# Where nobody knows of b.
+elsewhere=(env "VARVE_CONFIG_DIR=$T/elsewhere")
 
 # ---- what is refused
 fails "a store is not boost's" 1 "store is a setting of lsvd volumes" "$V" create b "${boost[@]}" \
@@ -82,6 +84,10 @@ is "held: it is in the cache alone" "$(same "$T/back" "$T/old" && echo same)" sa
 is "status: dirty" "$(status .home.dirty_bytes)" $((4 * M))
 fails "a second cache user" 1 "." "$V" create b2 "${boost[@]}" --backing "$T/back" --cache "$T/c9"
 case_ok "kill -9" kill_server b
+fails "its backing device with another cache" 1 "backing device of volume b" "$V" create b2 \
+	"${boost[@]}" --backing "$T/link" --cache "$T/c9"
+fails "its backing device as a cache" 1 "backing device of volume b" "$V" create b2 --cache \
+	"$T/back" --store "dir:$T/s" --size 1M --set format_cache=yes
 fails "deleting what is dirty" 1 "$((4 * M)) bytes .* --drain .* --force" "$V" delete b --yes
 case_ok "check of a killed one" "$V" check b
 case_ok "serve again" "$V" serve b --set hold=yes
@@ -159,6 +165,20 @@ case_ok "again, with the cache that is there" "$V" create b "${boost[@]}" --back
 case_ok "serve" "$V" serve b --set hold=yes
 case_ok "write" nbdcopy --flush "$T/new" "$(uri b)"
 case_ok "kill -9" kill_server b
+case_ok "looking alone" "$V" info b
+case_ok "... leaves it where it is" same "$T/back" "$T/old"
+case_ok "serve again, for reading" "$V" serve b --read-only
+case_ok "stop" "$V" serve --stop b --timeout 20
+case_ok "... leaves it where it is" same "$T/back" "$T/old"
+case_ok "serve again, and write nothing" "$V" serve b --set hold=yes
+case_ok "stop" "$V" serve --stop b --timeout 20
+case_ok "the backing file has what the killed one left" same "$T/back" "$T/want"
+head -c 4096 /dev/urandom >"$T/bit"
+{ cat "$T/bit"; tail -c +4097 "$T/want"; } >"$T/want2"
+mv "$T/want2" "$T/want"
+case_ok "serve" "$V" serve b --set hold=yes
+case_ok "write" nbdcopy --flush "$T/bit" "$(uri b)"
+case_ok "kill -9" kill_server b
 case_ok "--drain" "$V" delete b --yes --drain
 is "the backing file has everything, alone" "$(same "$T/back" "$T/want" && echo same)" same
 case_ok "once more" "$V" create b "${boost[@]}" --backing "$T/back" --cache "$T/c"
@@ -187,8 +207,8 @@ if [ "$(id -u)" = 0 ] && truncate -s 16M "$T/disk" &&
 		--type boost --backing "$loop" --cache "$T/node" --set format_cache=yes
 	case_ok "serve" "$V" serve b
 	case_ok "write" nbdcopy --flush "$T/new" "$(uri b)"
-	fails "in use" 1 "end what uses it" "$V" create b2 "${boost[@]}" --backing "$loop" \
-		--cache "$T/c9"
+	fails "in use" 1 "end what uses it" "${elsewhere[@]}" "$V" create b2 "${boost[@]}" \
+		--backing "$loop" --cache "$T/c9"
 	is "... leaves no cache behind" "$(ls "$T/c9" 2>/dev/null)" ""
 	fails "a size that the device has not" 1 "its own tools" "$V" resize b 24M
 	truncate -s 24M "$T/disk"
@@ -201,8 +221,8 @@ if [ "$(id -u)" = 0 ] && truncate -s 16M "$T/disk" &&
 	is "grown while it was closed" "$("$V" info b --json | jq -r .size_bytes)" $((32 * M))
 	mkfs.ext2 -q "$loop" && mkdir -p "$T/mnt" && mount "$loop" "$T/mnt"
 	fails "a mounted one cannot be deleted" 1 "use" "$V" delete b --yes
-	fails "... nor taken" 1 "unmount it" "$V" create b2 "${boost[@]}" --backing "$loop" \
-		--cache "$T/c9"
+	fails "... nor taken" 1 "unmount it" "${elsewhere[@]}" "$V" create b2 "${boost[@]}" \
+		--backing "$loop" --cache "$T/c9"
 	umount "$T/mnt"
 	case_ok "delete" "$V" delete b --yes
 	losetup -d "$loop"
