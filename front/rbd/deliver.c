@@ -399,15 +399,23 @@ static void end_one(struct deliver *d, struct completion *c)
 		publish_events(d);
 }
 
-/* Until something is pushed; returns at once when something was. */
+/*
+ * Until something is pushed; returns at once when something is there. The batch is looked at under
+ * the lock under which a poller moves the queue there: what it leaves behind is not slept over.
+ */
 static void sleep_until_pushed(struct deliver *d)
 {
 	struct completion *head = NULL;
+	bool empty;
 
+	pthread_mutex_lock(&d->lock);
 	/* Relaxed: what is pushed is taken with acquire afterwards. */
-	if (atomic_compare_exchange_strong_explicit(&d->head, &head, ASLEEP, memory_order_relaxed,
-						    memory_order_relaxed) ||
-	    head == ASLEEP)
+	empty = !d->batch &&
+		(atomic_compare_exchange_strong_explicit(
+			 &d->head, &head, ASLEEP, memory_order_relaxed, memory_order_relaxed) ||
+		 head == ASLEEP);
+	pthread_mutex_unlock(&d->lock);
+	if (empty)
 		syscall(SYS_futex, futex_word(d), FUTEX_WAIT_PRIVATE, (uint32_t)(uintptr_t)ASLEEP,
 			NULL, NULL, 0);
 }
@@ -479,7 +487,6 @@ static void deliver_after_pollers(struct deliver *d)
 {
 	const uint64_t polls = atomic_load_explicit(&d->polls, memory_order_relaxed);
 	const struct timespec nap = {.tv_nsec = NAP_NS};
-	struct completion *head;
 	struct completion *c;
 
 	syscall(SYS_futex, &d->hurry, FUTEX_WAIT_PRIVATE, 0, &nap, NULL, 0);
@@ -487,9 +494,7 @@ static void deliver_after_pollers(struct deliver *d)
 		while (!d->stop && (c = pop(d)))
 			end_one(d, c);
 	batch_end(d);
-	head = atomic_load_explicit(&d->head, memory_order_relaxed);
-	if (!head || head == ASLEEP)
-		sleep_until_pushed(d);
+	sleep_until_pushed(d);
 }
 
 static void *deliver_thread(void *arg)
