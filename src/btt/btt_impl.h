@@ -89,6 +89,7 @@ struct btt {
 	pthread_mutex_t super_lock;
 	struct uuid uuid;
 	uint64_t seq; /* of the newest superblock */
+	bool last_first; /* the last copy was not good at opening: it is to be written first */
 
 	pthread_mutex_t turn_lock; /* for waiters to sleep */
 	pthread_cond_t turn;
@@ -178,9 +179,10 @@ struct btt_found {
 };
 
 int btt_super_find(struct pmem *pm, struct btt_found *ret, struct err *err);
-/* Writes both copies, each durable before the next; guarded. */
+/* Writes both copies, each durable before the next; guarded. last_first: the one at the end comes
+ * first, because it is the one that does not count. */
 int btt_super_write(struct pmem *pm, const struct btt_geometry *g, const struct uuid *uuid,
-		    uint64_t seq, uint32_t state, uint32_t list_crc);
+		    uint64_t seq, uint32_t state, uint32_t list_crc, bool last_first);
 int btt_super_withdraw(struct btt *btt);
 /* Reads the saved list into spares[g.spares]; -EBADMSG if it cannot be believed. */
 int btt_list_load(struct pmem *pm, const struct btt_found *found, uint64_t *spares);

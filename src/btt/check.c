@@ -16,8 +16,9 @@
  * the block, the others get blocks that nobody claims. A list that does not agree with the table,
  * or any change of the table, makes the list count no more; the next opening scans.
  *
- * Durable when: before the first repair of an entry the list counts no more; each entry is durable
- * by itself. So a repair that is cut short has repaired some.
+ * Durable when: before the first repair of an entry the table is durable as it was read, and the
+ * list counts no more; each entry is durable by itself. So a repair that is cut short has repaired
+ * some.
  *
  * Invariants.
  *  1. A repaired entry names a block that no valid entry names, or that it claimed first itself.
@@ -54,6 +55,11 @@ struct check {
 	uint64_t nclaims, claims_room;
 };
 
+struct page {
+	struct check *c;
+	uint64_t from, to; /* sectors */
+};
+
 /* Tells; whether it is to be repaired. */
 static bool tell(struct check *c, enum btt_trouble trouble, uint64_t at, uint64_t other,
 		 const char *text)
@@ -80,21 +86,47 @@ static int write_supers(struct check *c, bool listed)
 	const struct btt_sb *sb = &c->found.sb;
 	int r = btt_super_write(c->pm, &c->found.g, &c->found.uuid, ++c->found.seq,
 				listed ? BTT_STATE_LISTED : 0,
-				listed ? le32_get(sb->list_crc) : 0);
+				listed ? le32_get(sb->list_crc) : 0, !c->found.good[1]);
 
 	if (!r && !listed)
 		c->listed = false;
 	return r;
 }
 
-/* Before the table changes, the list must not count. */
+static int flush_page(void *arg)
+{
+	const struct page *page = arg;
+
+	pm_flush(page->c->pm, &page->c->map[page->from], 8 * (page->to - page->from));
+	return 0;
+}
+
+/*
+ * After a kill the table may show swaps that no fence has covered. What is free according to them
+ * is given away here, so they must not be undone. A page that faults shows nothing.
+ */
+static int settle_table(struct check *c)
+{
+	struct page page = {.c = c};
+
+	for (; page.to < c->found.g.nblock; page.from = page.to) {
+		page.to = page.from + BTT_ENTRIES_IN_PAGE;
+		page.to = page.to < c->found.g.nblock ? page.to : c->found.g.nblock;
+		if (VARVE_STEP("btt.check_settle"))
+			pm_guarded(flush_page, &page, NULL);
+	}
+	return pm_fence(c->pm);
+}
+
+/* Before the table changes, what it shows must be durable, and the list must not count. */
 static int unlist(struct check *c)
 {
-	int r = 0;
+	int r = c->unlisted ? 0 : settle_table(c);
 
-	if (c->listed && VARVE_STEP("btt.check_unlist"))
+	if (!r && c->listed && VARVE_STEP("btt.check_unlist"))
 		r = write_supers(c, false);
-	c->unlisted = true;
+	if (!r)
+		c->unlisted = true;
 	return r;
 }
 

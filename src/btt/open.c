@@ -10,7 +10,7 @@
  *  1. The spares that were found are all in lanes and reserve. Slots are fewer than the reserve has
  *     blocks, if that has several, so that some are left for lanes that lost theirs.
  *  2. A list is saved only if it has every spare, each once: no lane was left in doubt, no block
- *     left out, no entry damaged, no fence failed.
+ *     left out, no entry damaged, no fence failed. Every entry is durable by then.
  *
  * Locks. None: nobody else has the pool yet, or any more.
  */
@@ -170,6 +170,7 @@ static int open_found(struct pmem *pm, const struct btt_found *found,
 	if (!btt)
 		return err_sys(err, -ENOMEM, "block translation table");
 	btt->seq = found->seq;
+	btt->last_first = !found->good[1];
 	/* A copy that is lost or old is put right with the first write, listed or not. */
 	atomic_store(&btt->withdrawn, !found->listed && found->good[0] && found->good[1]);
 	r = spares_by_list(btt, found);
@@ -286,7 +287,7 @@ static int make(struct making *m, const struct btt_parallel *parallel)
 	m->pages_in_piece = (pages + pieces - 1) / pieces;
 	btt_run_pieces(parallel, pieces, make_table_piece, m);
 	r = atomic_load(&m->error);
-	return r ? r : btt_super_write(m->pm, &m->g, &m->uuid, m->seq, 0, 0);
+	return r ? r : btt_super_write(m->pm, &m->g, &m->uuid, m->seq, 0, 0, false);
 }
 
 int btt_create(struct pmem *pm, const struct btt_options *opt, struct btt **ret, struct err *err)
@@ -339,6 +340,30 @@ static int gather(struct btt *btt, uint64_t *spares)
 	return 0;
 }
 
+static int flush_table(void *arg)
+{
+	const struct btt *btt = arg;
+
+	pm_flush(btt->pm, btt->map, 8 * btt->g.nblock);
+	return 0;
+}
+
+/*
+ * A thread that died may have left an entry swapped and not durable, and in this process readers
+ * know by pending. The next one, opening by the list, would not: what it returns could be undone.
+ */
+static int settle_table(struct btt *btt)
+{
+	bool left = false;
+
+	for (unsigned i = 0; i < BTT_STRIPES; i++)
+		left = left || atomic_load(&btt->pending[i].n);
+	if (!left || !VARVE_STEP("btt.close_settle"))
+		return 0;
+	/* Where it faults the list is not saved, and the next opening scans page by page. */
+	return pm_guarded(flush_table, btt, NULL) ? -EBADMSG : btt_fence(btt);
+}
+
 int btt_close(struct btt *btt)
 {
 	uint64_t *spares;
@@ -352,6 +377,8 @@ int btt_close(struct btt *btt)
 		if (!r && !btt->read_only && (atomic_load(&btt->withdrawn) || btt->scanned)) {
 			spares = calloc(btt->g.spares, sizeof(*spares));
 			r = spares ? gather(btt, spares) : -ENOMEM;
+			if (!r)
+				r = settle_table(btt);
 			if (!r)
 				r = btt_list_save(btt, spares);
 			/* Without a list the next opening scans: no more than after a crash. */

@@ -9,8 +9,9 @@
  * copy is 4 KiB with a checksum; the newer one that is right counts.
  *
  * Invariants.
- *  1. Copies are written one after the other, the second when the first is durable: at any time at
- *     least one is whole.
+ *  1. Copies are written one after the other, the other when the first is durable, and one that is
+ *     torn, lost or old comes first: at any time at least one is whole, also if every opening ends
+ *     in a crash.
  *  2. Before the first change of the table both copies say that the list does not count: neither
  *     alone can bring it back if the other is damaged later.
  *  3. A copy that says that the list counts has its checksum. They are made durable together: a
@@ -20,7 +21,7 @@
  * after an opening all wait for the same ones.
  *
  * Recovery. A crash between the copies leaves the old state or the new one, and both are true: the
- * table changes only after the second.
+ * table changes only after both.
  */
 #include <errno.h>
 #include <string.h>
@@ -34,6 +35,7 @@
 struct super_pair {
 	struct pmem *pm;
 	const struct btt_geometry *g;
+	bool last_first; /* the order */
 	struct btt_sb sb;
 };
 
@@ -41,24 +43,29 @@ static int write_pair(void *arg)
 {
 	struct super_pair *p = arg;
 	struct pmem *pm = p->pm;
+	const uint64_t last = p->g->pool_bytes - BTT_PAGE;
 	int r;
 
 	/* Durable after each fence; see the invariants. */
-	pm_copy(pm, pm->base, &p->sb, sizeof(p->sb));
+	pm_copy(pm, pm->base + (p->last_first ? last : 0), &p->sb, sizeof(p->sb));
 	if (VARVE_STEP("btt.first_superblock_fence")) {
 		r = pm_fence(pm);
 		if (r)
 			return r;
 	}
 	if (VARVE_STEP("btt.second_superblock"))
-		pm_copy(pm, pm->base + p->g->pool_bytes - BTT_PAGE, &p->sb, sizeof(p->sb));
+		pm_copy(pm, pm->base + (p->last_first ? 0 : last), &p->sb, sizeof(p->sb));
 	return VARVE_STEP("btt.second_superblock_fence") ? pm_fence(pm) : 0;
 }
 
 int btt_super_write(struct pmem *pm, const struct btt_geometry *g, const struct uuid *uuid,
-		    uint64_t seq, uint32_t state, uint32_t list_crc)
+		    uint64_t seq, uint32_t state, uint32_t list_crc, bool last_first)
 {
-	struct super_pair pair = {.pm = pm, .g = g};
+	struct super_pair pair = {
+		.pm = pm,
+		.g = g,
+		.last_first = last_first && VARVE_STEP("btt.bad_superblock_first"),
+	};
 
 	btt_sb_encode(&pair.sb, g, uuid, seq, state, list_crc);
 	return pm_guarded(write_pair, &pair, NULL);
@@ -71,7 +78,8 @@ int btt_super_withdraw(struct btt *btt)
 	btt_lock(&btt->super_lock);
 	if (!atomic_load_explicit(&btt->withdrawn, memory_order_relaxed)) {
 		if (VARVE_STEP("btt.withdraw_list"))
-			r = btt_super_write(btt->pm, &btt->g, &btt->uuid, btt->seq + 1, 0, 0);
+			r = btt_super_write(btt->pm, &btt->g, &btt->uuid, btt->seq + 1, 0, 0,
+					    btt->last_first);
 		if (!r) {
 			btt->seq++;
 			/* Release: pairs with the acquire of writers that need not come here. */
@@ -214,7 +222,7 @@ int btt_list_save(struct btt *btt, const uint64_t *spares)
 
 	if (!r)
 		r = btt_super_write(btt->pm, &btt->g, &btt->uuid, btt->seq + 1, BTT_STATE_LISTED,
-				    save.crc);
+				    save.crc, btt->last_first);
 	return r;
 }
 

@@ -4,6 +4,7 @@
  * superblock, repairing it. Every fence, and as many images at each as there are, or a share.
  */
 #include <errno.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -192,6 +193,49 @@ TEST(btt_first_superblock_is_lost)
 	pm_close(pm);
 }
 
+/* The power fails again, at the first write and the close that follow the first crash. */
+static void judge_twice(struct scene *scene, struct pmem *pm)
+{
+	struct scene again = {.judge = judge_pool, .on = true, .max = scene->max};
+	const struct pm_shadow_options opt = {.len_bytes = POOL_BYTES,
+					      .image = pm->base,
+					      .on_point = at_fence,
+					      .arg = &again};
+	uint8_t block[BLOCK_BYTES];
+	struct pmem *second;
+	struct btt *btt;
+
+	judge_pool(scene, pm);
+	memcpy(again.holds, scene->holds, sizeof(again.holds));
+	rng_seed(&again.rng, rng_next(&scene->rng));
+	CHECK_OK(pm_shadow_open(&opt, &second));
+	CHECK_OK(btt_open(second, NULL, &btt, NULL));
+	memset(block, scene->holds[0], sizeof(block));
+	CHECK_OK(btt_write(btt, 0, block));
+	CHECK_OK(btt_close(btt));
+	again.on = false;
+	pm_close(second);
+}
+
+TEST(btt_superblocks_are_torn_twice)
+{
+	struct scene scene = {.judge = judge_twice};
+	struct pmem *pm = begin(&scene, "btt_superblocks_are_torn_twice", 24);
+	struct err err = ERR_INIT;
+	struct btt *btt = make(pm, 1, &err);
+	uint8_t block[BLOCK_BYTES];
+
+	write_all(btt, &scene, 0x10);
+	memset(block, 0x10, sizeof(block));
+	CHECK_OK(btt_close(btt));
+	scene.on = true;
+	CHECK_OK(btt_open(pm, NULL, &btt, NULL));
+	CHECK_OK(btt_write(btt, 0, block));
+	CHECK_OK(btt_close(btt));
+	scene.on = false;
+	pm_close(pm);
+}
+
 /* Nothing of a close, of a creation or of a first write is left to chance. */
 TEST(btt_nothing_is_left_undurable)
 {
@@ -207,6 +251,42 @@ TEST(btt_nothing_is_left_undurable)
 	CHECK_EQ(pm_shadow_undurable(pm), 0);
 	CHECK_OK(btt_close(btt));
 	CHECK_EQ(pm_shadow_undurable(pm), 0);
+	pm_close(pm);
+}
+
+/* What pthread_exit() leaves in the middle of a call. */
+static void die_when_swapped(void *arg, const char *name)
+{
+	(void)arg;
+	if (!strcmp(name, "swapped"))
+		pthread_exit(NULL);
+}
+
+static void *zero_and_die(void *arg)
+{
+	btt_set_zero(arg, 0);
+	return NULL;
+}
+
+/* The next process opens by the list, and would show what a power cut then undoes. */
+TEST(btt_dead_threads_entry_is_durable_at_a_close)
+{
+	struct scene scene = {.judge = judge_pool};
+	struct pmem *pm = begin(&scene, "btt_dead_threads_entry_is_durable_at_a_close", 64);
+	struct err err = ERR_INIT;
+	struct btt *btt = make(pm, 1, &err);
+	pthread_t thread;
+
+	write_all(btt, &scene, 0x10);
+	btt->point = die_when_swapped;
+	CHECK_EQ(pthread_create(&thread, NULL, zero_and_die, btt), 0);
+	CHECK_EQ(pthread_join(thread, NULL), 0);
+	btt->point = NULL;
+	CHECK(pm_shadow_undurable(pm) > 0);
+	CHECK_OK(btt_close(btt));
+	CHECK_EQ(pm_shadow_undurable(pm), 0);
+	scene.holds[0] = 0;
+	judge_pool(&scene, pm);
 	pm_close(pm);
 }
 
@@ -249,6 +329,36 @@ static void poke(struct pmem *pm, struct btt *btt, uint64_t lba, uint64_t entry)
 {
 	pm_publish8(pm, &btt->map[lba], entry_disk(entry));
 	CHECK_OK(pm_fence(pm));
+}
+
+/* A kill, a repair of what the table shows, and then a power cut: the table is what it showed. */
+TEST(btt_repair_after_a_kill)
+{
+	struct scene scene = {.judge = judge_repair};
+	struct pmem *pm = begin(&scene, "btt_repair_after_a_kill", (unsigned)crash_images(1000));
+	struct err err = ERR_INIT;
+	struct btt *btt = make(pm, 1, &err);
+	struct btt_check_result result;
+	uint64_t spare;
+
+	write_all(btt, &scene, 0x10);
+	/* In another line: what is repaired there does not flush it. */
+	poke(pm, btt, 2 * PM_LINE_BYTES / 8, 0);
+	/* A writer has swapped, and was killed before its flush. */
+	spare = btt->lanes[0].spare;
+	pm_copy(pm, btt_data(btt, spare), btt_data(btt, entry_block(btt_load_entry(btt, 0))),
+		BLOCK_BYTES);
+	CHECK_OK(pm_fence(pm));
+	pm_store8(pm, &btt->map[0],
+		  entry_disk(entry_make(0, btt->salt, spare, BTT_ENTRY_DATA)));
+	btt_abandon(btt);
+	scene.on = true;
+	result = check(pm, true);
+	scene.on = false;
+	CHECK_EQ(result.repaired, 1);
+	CHECK_EQ(pm_shadow_undurable(pm), 0);
+	judge_repair(&scene, pm);
+	pm_close(pm);
 }
 
 TEST(btt_repair_is_cut_short)
