@@ -225,8 +225,8 @@ struct btt_lane *btt_lane_get(struct btt *btt);
 void btt_lane_put(struct btt *btt, struct btt_lane *lane);
 /* Puts right what a thread that died or faulted left; the caller owns the lane. */
 void btt_lane_settle(struct btt *btt, struct btt_lane *lane);
-/* Drops the lane's spare, which is bad, and takes another. False: there is none. */
-bool btt_lane_replace(struct btt *btt, struct btt_lane *lane);
+/* Drops the lane's spare, which is bad, and takes another; without one the lane is retired. */
+void btt_lane_replace(struct btt *btt, struct btt_lane *lane);
 
 /* reserve.c */
 

@@ -199,13 +199,8 @@ void btt_lane_settle(struct btt *btt, struct btt_lane *lane)
 	atomic_store_explicit(&lane->swapping, false, memory_order_release);
 }
 
-bool btt_lane_replace(struct btt *btt, struct btt_lane *lane)
+void btt_lane_replace(struct btt *btt, struct btt_lane *lane)
 {
-	const uint64_t block = btt_reserve_take(btt);
-
-	if (block == BTT_NONE)
-		return false;
 	atomic_store(&btt->leaked, true);
-	atomic_store_explicit(&lane->spare, block, memory_order_release);
-	return true;
+	atomic_store_explicit(&lane->spare, btt_reserve_take(btt), memory_order_release);
 }

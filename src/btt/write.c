@@ -227,7 +227,11 @@ static inline int may_write(struct btt *btt, uint64_t lba)
 	return 0;
 }
 
-/* Whether the fault was in the lane's spare, which has been replaced. */
+/*
+ * Whether the fault was in the lane's spare, which has been replaced; or, if there is nothing to
+ * replace it, the lane is retired: a thread comes back to its lane, and would fail for ever while
+ * other lanes are well.
+ */
 static bool spare_was_bad(struct write_op *op, uint64_t spare, const void *fault)
 {
 	struct btt *btt = op->btt;
@@ -237,7 +241,8 @@ static bool spare_was_bad(struct write_op *op, uint64_t spare, const void *fault
 		return false;
 	log_error("btt: block %llu cannot be written: it is left out",
 		  (unsigned long long)spare);
-	return btt_lane_replace(btt, op->lane);
+	btt_lane_replace(btt, op->lane);
+	return true;
 }
 
 int btt_write_window(struct btt *btt, uint64_t lba, struct btt_window from)
@@ -245,21 +250,24 @@ int btt_write_window(struct btt *btt, uint64_t lba, struct btt_window from)
 	struct write_op op = {.btt = btt, .lba = lba, .from = from, .refill = BTT_NONE};
 	const void *fault;
 	uint64_t spare;
+	bool again;
 	int r = may_write(btt, lba);
 
 	if (__builtin_expect(r != 0, 0))
 		return r;
-	op.lane = btt_lane_get(btt);
-	if (!op.lane)
-		return -EIO;
 	do {
+		op.lane = btt_lane_get(btt);
+		if (!op.lane)
+			return -EIO;
 		r = pm_guarded(write_body, &op, &fault);
 		spare = atomic_load_explicit(&op.lane->spare, memory_order_relaxed);
 		/* After a fence that failed, too: nobody may take a swapped block for a spare. */
 		if (__builtin_expect(r != 0, 0))
 			btt_lane_settle(btt, op.lane);
-	} while (__builtin_expect(fault != NULL, 0) && spare_was_bad(&op, spare, fault));
-	btt_lane_put(btt, op.lane);
+		/* Each round costs a block, so there is an end. */
+		again = __builtin_expect(fault != NULL, 0) && spare_was_bad(&op, spare, fault);
+		btt_lane_put(btt, op.lane);
+	} while (again);
 	return r;
 }
 

@@ -441,6 +441,31 @@ TEST(a_spare_that_faults_is_left_out)
 	pm_close(pm);
 }
 
+static void poison_block(struct pmem *pm, struct btt *btt, uint64_t block)
+{
+	CHECK_OK(pm_shadow_poison(pm, (uint64_t)(btt_data(btt, block) - pm->base), 4096));
+}
+
+/* A thread comes back to its lane: one that is bad, and cannot be mended, must not be found again. */
+TEST(a_lane_without_a_good_spare_is_no_longer_used)
+{
+	struct pmem *pm = memory(POOL_BYTES);
+	struct btt *btt = make(pm, 4096);
+
+	CHECK(btt->nlanes > 1);
+	write_one(btt, 5, 1);
+	for (unsigned i = 0; i + 1 < btt->nlanes; i++)
+		poison_block(pm, btt, btt->lanes[i].spare);
+	for (unsigned i = 0; i < btt->reserve_count; i++)
+		poison_block(pm, btt, btt->reserve[i]);
+	for (uint64_t version = 2; version < 6; version++) {
+		write_one(btt, 5, version);
+		check_one(btt, 5, version);
+	}
+	CHECK_OK(btt_close(btt));
+	pm_close(pm);
+}
+
 TEST(a_table_that_faults_is_an_error_and_no_death)
 {
 	struct pmem *pm = memory(3 * POOL_BYTES);
