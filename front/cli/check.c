@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /*
- * varve check: verifies what is at rest. Exit codes: 0 clean, 1 problems found, 2 it could not be
- * checked (also when the command line is wrong, which is the same to a script).
+ * varve check: verifies what is at rest. Exit codes: 0 clean, 1 problems found, repaired or not, 2
+ * it could not be checked (also when the command line is wrong, which is the same to a script).
  */
 #include "cli.h"
 
@@ -45,6 +45,7 @@ static int check_volume(const struct cli_args *args)
 	int n;
 
 	cli_bar_init(&run.bar, cli_flag(args, "progress"));
+	check.repair = cli_flag(args, "repair");
 	if (cli_flag(args, "json"))
 		run.problems = json_array();
 	n = varve_check(name, &check);
@@ -69,6 +70,7 @@ static int check_volume(const struct cli_args *args)
 static const struct cli_option check_options[] = {
 	{"json", 'j', NULL, "print JSON"},
 	{"progress", 'p', NULL, "show a progress bar even when stderr is no terminal"},
+	{"repair", 'r', NULL, "mend what can be mended (type btt); check again afterwards"},
 	{0},
 };
 

@@ -251,11 +251,14 @@ int varve_control_call(const char *name, const char *request_json, char **ret_js
 int varve_dump(const char *name_or_path, const char *what, char **ret_json);
 
 /* Verifies everything that is at rest: store, checkpoints, log, and their agreement. problem() is
- * called for each finding. Returns the number of problems, or a negative errno. */
+ * called for each finding. Returns the number of problems, or a negative errno. With repair, what
+ * can be mended without guessing is, and counted all the same; -EOPNOTSUPP for types other than
+ * btt, which mend themselves when they are opened for writing, or not at all. */
 struct varve_check {
 	void (*problem)(struct varve_check *check, const char *text);
 	void (*progress)(struct varve_check *check, uint64_t done, uint64_t total);
 	void *user;
+	bool repair; /* of varve_check() alone: varve_btt_check() has an argument */
 };
 
 int varve_check(const char *name_or_spec, struct varve_check *check);

@@ -10,7 +10,7 @@
  *	   can be read proves that map, objects and log together answer
  *
  * A range that cannot be read is halved until the problem has an address. Nothing is written and
- * no right is taken; a volume that somebody is writing to may show problems that are none.
+ * no right is taken, but by a home that is told to repair, before the rest; a volume that somebody is writing to may show problems that are none.
  *
  * Progress is in thousandths of two halves: step 1 by bytes of objects, step 3 by offset.
  */
@@ -65,6 +65,11 @@ static int check_home(struct run *run, const struct volume_config *cfg, struct e
 {
 	run->home.problem = home_problem;
 	run->home.progress = home_progress;
+	run->home.repair = run->user && run->user->repair;
+	if (run->home.repair && !home_of(cfg)->repairs)
+		return err_set(err, -EOPNOTSUPP, "type %s has nothing that could be repaired: "
+						 "opening it for writing mends what can be mended",
+			       home_of(cfg)->type);
 	return home_of(cfg)->check(cfg, &run->home, err);
 }
 

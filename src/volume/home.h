@@ -76,6 +76,7 @@ struct home_ops {
 	const char *home; /* what it calls its home: "store" */
 	const char *promise; /* what an image without its cache is; NULL: there is no cache */
 	bool no_log; /* no cache, no log: run() does it all */
+	bool repairs; /* check() heeds varve_check.repair */
 
 	/* ---- not entered: configurations and media */
 

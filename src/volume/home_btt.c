@@ -208,7 +208,7 @@ static int erase(struct home_erase *erase, struct err *err)
 
 static int check(const struct volume_config *cfg, struct varve_check *check, struct err *err)
 {
-	const int rc = varve_btt_check(cfg->backing, 0, false, check);
+	const int rc = varve_btt_check(cfg->backing, 0, check->repair, check);
 
 	if (check->progress)
 		check->progress(check, 1, 1);
@@ -380,6 +380,7 @@ const struct home_ops home_btt = {
 	.type = "btt",
 	.home = "pool",
 	.no_log = true,
+	.repairs = true,
 	.configured = configured,
 	.spec = spec,
 	.media_open = media_open,

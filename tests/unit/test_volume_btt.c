@@ -253,6 +253,66 @@ TEST(a_pool_carries_a_log)
 	CHECK_OK(varve_delete("l", true));
 }
 
+static void count_text(struct varve_check *check, const char *text)
+{
+	unsigned int *n = check->user;
+
+	*n += strstr(text, "(repaired)") != NULL;
+}
+
+/* Writes over the second superblock and over an entry of the table. */
+static void damage(const char *path)
+{
+	static const char junk[4096] = {1};
+	FILE *file = fopen(path, "r+");
+
+	CHECK(file);
+	CHECK_EQ(fseek(file, -4096, SEEK_END), 0);
+	CHECK_EQ(fwrite(junk, sizeof(junk), 1, file), 1);
+	CHECK_EQ(fseek(file, 4096 + 8 * 5, SEEK_SET), 0);
+	CHECK_EQ(fwrite(junk, 8, 1, file), 1);
+	CHECK_EQ(fclose(file), 0);
+}
+
+TEST(a_damaged_pool_is_repaired)
+{
+	char buf[512] = "all but one block are as they were", got[512];
+	unsigned int repaired = 0;
+	struct varve_check look = {0};
+	struct varve_check mend = {.problem = count_text, .user = &repaired, .repair = true};
+	struct varve_volume *vol;
+
+	create("block_size=512");
+	vol = open_v(0);
+	CHECK_OK(varve_pwrite(vol, buf, sizeof(buf), 0, 0));
+	CHECK_EQ(varve_check("v", &mend), -EBUSY);
+	CHECK_OK(varve_close(vol));
+	damage(strchr(backing, '/'));
+	CHECK_EQ(varve_check("v", &look), 2);
+	CHECK_EQ(varve_check("v", &look), 2);
+	CHECK_EQ(varve_check("v", &mend), 2);
+	CHECK_EQ(repaired, 2);
+	CHECK_EQ(varve_check("v", &look), 0);
+	vol = open_v(0);
+	CHECK_OK(varve_pread(vol, got, sizeof(got), 0));
+	CHECK_MEMEQ(got, buf, sizeof(got));
+	CHECK_EQ(varve_pread(vol, got, sizeof(got), 5 * 512), -EIO);
+	CHECK_OK(varve_pwrite(vol, buf, sizeof(buf), 5 * 512, 0));
+	CHECK_OK(varve_pread(vol, got, sizeof(got), 5 * 512));
+	CHECK_OK(varve_close(vol));
+}
+
+TEST(what_mends_itself_is_not_repaired)
+{
+	struct varve_check mend = {.repair = true};
+	const char *const settings[] = {"type=lsvd", store, cache, "cache_size=64M", "size=64M",
+					NULL};
+
+	begin();
+	CHECK_OK(varve_create("l", settings));
+	CHECK_EQ(varve_check("l", &mend), -EOPNOTSUPP);
+}
+
 TEST(a_pool_is_verified)
 {
 	struct varve_check check = {0};
