@@ -70,12 +70,14 @@ kill_server() {
 	wait_for 10 gone "$pid"
 }
 
-# No such process, or nothing of it but its exit code.
+# No such process, or nothing of it but its exit code: while one thread of it is left, so are its
+# files and their locks, though the first is a zombie already.
 gone() {
-	local state
-	state=$(sed 's/.*) //' "/proc/$1/stat" 2>/dev/null) || return 0
-	case $state in '' | Z* | X*) return 0 ;; esac
-	return 1
+	local task state
+	for task in "/proc/$1/task"/*/stat; do
+		state=$(sed 's/.*) //' "$task" 2>/dev/null) || continue
+		case $state in '' | Z* | X*) ;; *) return 1 ;; esac
+	done
 }
 
 # wait_for SECONDS COMMAND...: until it succeeds.
