@@ -6,6 +6,7 @@
 
 #include "base/rng.h"
 #include "btt/btt_dev.h"
+#include "lib/host_single.h"
 #include "lib/tap.h"
 #include "pmem/shadow.h"
 
@@ -194,4 +195,77 @@ TEST(a_flush_tells_that_memory_failed)
 	dev_close(b.dev);
 	CHECK_EQ(btt_close(b.btt), -EIO);
 	pm_close(b.pm);
+}
+
+static void no_home_read(struct wlog_home *home, struct wlog_piece *piece)
+{
+	(void)home;
+	memset(piece->buf, 0, piece->sectors * DEV_SECTOR_BYTES);
+	wlog_piece_done(piece, 0);
+}
+
+static void no_home_destage(struct wlog_home *home, bool urgent)
+{
+	(void)home;
+	(void)urgent;
+}
+
+static struct wlog *open_log(struct host_single *hs, struct dev *dev, struct wlog_home *home)
+{
+	struct wlog_identity id;
+	struct wlog_options opt;
+	struct wlog_info info;
+	struct err err = ERR_INIT;
+	struct wlog *log;
+	int r;
+
+	host_single_init(hs, test_seed());
+	hs->dev = dev;
+	wlog_options_default(&opt);
+	CHECK_OK(wlog_probe(dev, &info, &err));
+	id = info.id;
+	r = wlog_open(&hs->host, dev, home, &opt, 0, &log, &err);
+	r = r ? r : wlog_start(log, &id, 0, &err);
+	if (r)
+		FAIL("%s", err_text(&err, r));
+	return log;
+}
+
+/* What a log acknowledged with a flush is there when the memory's power failed. */
+TEST(a_log_lies_on_a_table)
+{
+	static const struct wlog_home_ops ops = {.read = no_home_read, .destage = no_home_destage};
+	const struct btt_options make = {.block_bytes = 4096, .uuid = uuid_from_bits(1, 2)};
+	const struct wlog_format_options format = {.random = 1};
+	struct pm_shadow_options opt = {.len_bytes = 8u << 20};
+	struct wlog_home home = {.ops = &ops, .sectors = 2048};
+	struct host_single hs;
+	struct bench a, b;
+	uint8_t data[4096], got[4096];
+	struct wlog *log;
+
+	CHECK_OK(pm_shadow_open(&opt, &a.pm));
+	CHECK_OK(btt_create(a.pm, &make, &a.btt, NULL));
+	CHECK_OK(btt_dev_open(a.btt, &a.dev, NULL));
+	CHECK_OK(wlog_format(a.dev, &format, NULL, NULL));
+	log = open_log(&hs, a.dev, &home);
+	for (uint64_t i = 0; i < 10; i++) {
+		memset(data, (int)(i + 1), sizeof(data));
+		CHECK_OK(host_single_io(&hs, log, DEV_WRITE, 8 * (i % 4), 8, data, i % 2));
+	}
+	CHECK_OK(host_single_io(&hs, log, DEV_FLUSH, 0, 0, NULL, false));
+	opt.image = pm_shadow_durable(a.pm);
+	CHECK_OK(pm_shadow_open(&opt, &b.pm));
+	wlog_close(log);
+	end(&a);
+	CHECK_OK(btt_open(b.pm, NULL, &b.btt, NULL));
+	CHECK_OK(btt_dev_open(b.btt, &b.dev, NULL));
+	log = open_log(&hs, b.dev, &home);
+	for (uint64_t i = 6; i < 10; i++) {
+		memset(data, (int)(i + 1), sizeof(data));
+		CHECK_OK(host_single_io(&hs, log, DEV_READ, 8 * (i % 4), 8, got, false));
+		CHECK_MEMEQ(got, data, sizeof(data));
+	}
+	wlog_close(log);
+	end(&b);
 }
