@@ -108,6 +108,12 @@ void completion_put(struct completion *c)
 	free(c);
 }
 
+bool completion_wrote(const struct completion *c)
+{
+	return c->kind == KIND_MUTATION && c->result >= 0 && c->io.length &&
+	       c->io.op != VARVE_DISCARD;
+}
+
 bool completion_has_user(struct completion *c)
 {
 	return atomic_load_explicit(&c->refs, memory_order_acquire) > 1;

@@ -64,6 +64,12 @@ void completion_wait(struct completion *c, uint64_t at_most_ns);
 
 bool completion_is_over(struct completion *c);
 
+/*
+ * Over, and what it did takes the writer's right for sure: not a request without bytes, nor a
+ * discard, of which the volume may have no use.
+ */
+bool completion_wrote(const struct completion *c);
+
 /* Drops a reference. */
 void completion_put(struct completion *c);
 

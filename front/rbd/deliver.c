@@ -264,7 +264,7 @@ static bool end_polled(struct image *image, struct completion *c)
 	bool has_user;
 
 	polling_here = &image->deliver;
-	if (c->kind == KIND_MUTATION && c->result >= 0)
+	if (completion_wrote(c))
 		image_wrote(image);
 	completion_end(c);
 	polling_here = outer;
@@ -383,7 +383,7 @@ static void end_one(struct deliver *d, struct completion *c)
 		d->stop = true;
 		return;
 	}
-	if (c->kind == KIND_MUTATION && c->result >= 0)
+	if (completion_wrote(c))
 		image_wrote(image_of_deliver(d));
 	completion_end(c);
 	d->ended++;

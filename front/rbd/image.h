@@ -31,7 +31,7 @@ struct image {
 	struct varve_info info; /* all but the size is constant */
 	unsigned int order;	/* log2 of the object size that is told */
 	_Atomic uint64_t size;
-	_Atomic bool wrote; /* a mutation has succeeded: the writer's right is ours */
+	_Atomic bool wrote; /* a write has succeeded: the writer's right is ours */
 
 	_Alignas(CACHE_LINE) _Atomic uint64_t entered;
 	_Atomic bool gate_closed;
@@ -58,7 +58,7 @@ void image_leave(struct image *image, uint64_t count);
 
 struct image *image_of_deliver(struct deliver *d);
 
-/* After a mutation that succeeded: now this process has the writer's right. Entered; may take a
+/* After a write that succeeded: now this process has the writer's right. Entered; may take a
  * while, so not where a request is done. */
 void image_wrote(struct image *image);
 

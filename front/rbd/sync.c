@@ -67,7 +67,7 @@ static ssize_t mutate(rbd_image_t handle, enum varve_op op, const char *buf, uin
 		rc = varve_zero(image->volume, offset, bytes, 0);
 	else
 		rc = varve_discard(image->volume, offset, bytes, 0);
-	if (!rc)
+	if (!rc && op != VARVE_DISCARD)
 		image_wrote(image);
 	image_submit_all(image, order_end(&image->flushes, slot));
 	image_leave(image, 1);

@@ -402,6 +402,30 @@ TEST(looking_again_keeps_the_image)
 	leave(io);
 }
 
+/* What changed nothing has not taken the writer's right, so another may have written since. */
+TEST(who_changed_nothing_looks_again)
+{
+	static const char name[] = "mem:16M:n,mem:n";
+	rados_ioctx_t io = pool("rbd");
+	rbd_image_t looker = open_image(io, name), writer = open_image(io, name);
+	rbd_completion_t done;
+	char c = 'x';
+
+	CHECK_OK(rbd_aio_create_completion(NULL, NULL, &done));
+	CHECK_OK(rbd_aio_write(looker, 0, 0, &c, done));
+	CHECK_OK(rbd_aio_wait_for_complete(done));
+	CHECK_OK(rbd_aio_get_return_value(done));
+	rbd_aio_release(done);
+	CHECK_EQ(rbd_write(writer, 5, 1, &c), 1);
+	CHECK_OK(rbd_close(writer));
+	CHECK_OK(rbd_invalidate_cache(looker));
+	c = 0;
+	CHECK_EQ(rbd_read(looker, 5, 1, &c), 1);
+	CHECK_EQ(c, 'x');
+	CHECK_OK(rbd_close(looker));
+	leave(io);
+}
+
 TEST(an_image_grows_and_shrinks)
 {
 	rados_ioctx_t io = pool("rbd");
