@@ -48,9 +48,13 @@ static void gc_run(struct work *work);
 
 void gc_defer(struct lsvd *l)
 {
-	if (l->gc.work_queued)
+	/* One at a time: it works on the round's memory without being entered. */
+	if (l->gc.work_queued) {
+		l->gc.again = true;
 		return;
+	}
 	l->gc.work_queued = true;
+	l->gc.again = false;
 	l->gc_work.run = gc_run;
 	l->busy++;
 	host_defer(l->host, &l->gc_work);
@@ -307,11 +311,9 @@ static void gc_run(struct work *work)
 	struct gc *g = &l->gc;
 	int r;
 
-	host_enter(l->host);
-	g->work_queued = false;
-	host_leave(l->host);
 	r = gc_step(l);
 	host_enter(l->host);
+	g->work_queued = false;
 	if (l->stopping || l->failed || g->phase == GC_IDLE || g->phase == GC_PUT) {
 		/* Its end, or a completion that came late. */
 	} else if (r < 0) {
@@ -322,7 +324,7 @@ static void gc_run(struct work *work)
 		gc_give_up(l, r);
 	} else if (g->phase == GC_BUILD) {
 		gc_submit(l);
-	} else if (!r) {
+	} else if (!r || g->again) {
 		gc_defer(l);
 	}
 	lsvd_exit(l);

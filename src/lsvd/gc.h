@@ -65,7 +65,8 @@ struct gc {
 	struct gc_piece *piece;
 	size_t pieces, pieces_cap;
 	struct batch *batch;
-	bool work_queued, timer_set;
+	bool work_queued, again; /* or at work; and was asked for once more meanwhile */
+	bool timer_set;
 	unsigned tries;
 	uint64_t next_ns; /* not before, for gc_rate */
 	/* lsvd_gc(). */

@@ -185,16 +185,17 @@ TEST(a_read_keeps_its_object)
 {
 	struct lsvd_rig *rig = eager();
 	struct slow_read read = {.req = {.op = DEV_READ, .done = slow_read_done}};
-	struct sim_fault out = {.kind = SIM_STORE_ERROR, .ops = 1u << STORE_GET, .error = -EIO};
+	struct sim_fault out = {
+		.kind = SIM_STORE_ERROR, .ops = 1u << STORE_GET, .error = -EIO, .nth = 1};
 	char key[STORE_KEY_MAX + 1];
 	uint8_t buf[4096];
 
 	one_object(rig, 0);
 	copy_key(key, rig_object(rig, 'd', 0));
+	memcpy(out.key_part, key, strlen(key) + 1);
 	rig_release(rig);
 	CHECK_OK(rig_open(rig));
 	CHECK_OK(rig_read(rig, 0, 1, buf)); /* its header is known from here on */
-	out.nth = 1;
 	CHECK_OK(sim_bucket_fault(rig->bucket, &out));
 	dev_req_buf(&read.req, buf, sizeof(buf));
 	host_enter(&rig->hs.host);
@@ -307,6 +308,32 @@ TEST(a_move_yields_to_an_overwrite)
 	rig_release(rig);
 	CHECK_OK(rig_open(rig));
 	rig_verify(rig);
+	store_alone(rig, false);
+	rig_free(rig);
+}
+
+/* An old checkpoint goes when the superblock no longer names it, not when it will not soon. */
+TEST(an_old_checkpoint_stays_while_it_is_named)
+{
+	struct lsvd_rig *rig = eager();
+	struct sim_fault out = {.kind = SIM_STORE_ERROR,
+				.ops = 1u << STORE_REPLACE,
+				.error = -EIO,
+				.nth = 1};
+	struct drain d = {.done = ended};
+
+	for (unsigned i = 0; i < 2; i++) {
+		one_object(rig, i * 8);
+		CHECK_OK(rig_checkpoint(rig));
+	}
+	one_object(rig, 16);
+	CHECK_OK(sim_bucket_fault(rig->bucket, &out));
+	host_enter(&rig->hs.host);
+	lsvd_checkpoint(rig->lsvd, &d);
+	host_leave(&rig->hs.host);
+	host_single_advance(&rig->hs, 3 * SECOND);
+	CHECK_EQ(rig_objects(rig, 'r'), 3);
+	sound(rig->store, RIG_NAME);
 	store_alone(rig, false);
 	rig_free(rig);
 }
