@@ -160,7 +160,11 @@ static int attach_state(struct boost *b, struct err *err)
 	/* Places follow from the size: with it they are others. */
 	if (anew || st->backing_bytes != bytes) {
 		st->backing_bytes = bytes;
-		r = samples_take(b, st, err);
+		/* What was bad beyond an end that has come nearer is gone; the state has no place for it. */
+		r = extmap_remove(&b->bads, b->home.sectors, EXTMAP_LBA_END - b->home.sectors, NULL,
+				  NULL);
+		if (!r)
+			r = samples_take(b, st, err);
 	}
 	/* Never larger than what the log's records were aligned to, while it has any. */
 	if (anew || b->backing->block_bytes < st->block_bytes)

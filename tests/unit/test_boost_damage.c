@@ -107,6 +107,26 @@ TEST(bad_range_ends_when_it_is_written_again)
 	brig_free(rig);
 }
 
+/* Of a bad range that the new end cuts through what is left stays bad. */
+TEST(bad_range_beyond_a_new_end_is_gone)
+{
+	struct brig *rig = rotten_rig();
+	uint8_t buf[8 * 512];
+
+	CHECK_OK(brig_drain(rig));
+	brig_release(rig);
+	rig->cut_bytes = rig->backing_bytes - 112 * 512;
+	brig_reopen_media(rig);
+	for (int i = 0; i < 3; i++) {
+		CHECK_OK(brig_open(rig));
+		CHECK_EQ(brig_status(rig).bad_sectors, 4);
+		CHECK_EQ(brig_read(rig, 108, 4, buf), -EIO);
+		CHECK_OK(brig_read(rig, 100, 8, buf));
+		brig_release(rig);
+	}
+	brig_free(rig);
+}
+
 TEST(damage_that_is_superseded_is_none)
 {
 	struct brig *rig = rotten_rig();
