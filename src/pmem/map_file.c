@@ -8,7 +8,9 @@
  *
  * Locks of the medium. Two on the opened file: the open file description lock that dev/file takes,
  * and flock(), which is what libpmem's pools and tools take. Several nodes may lead to one block
- * device, so that is claimed in the kernel as well, by O_EXCL. All end with the process.
+ * device, so that is claimed in the kernel as well, by O_EXCL. All end with the process; but a child
+ * that was forked meanwhile has the same opened file, and would keep the locks beyond a close, so
+ * the owner gives the two back by name. (The claim of a device stays until the child has gone.)
  *
  * Allocation. A hole of a file is given its blocks at the first store, and if the file system is
  * full by then, that store is a SIGBUS. So holes are filled when a file is opened for writing.
@@ -248,8 +250,19 @@ static int prepare(const char *path, const struct pm_options *opt, struct map_fi
 	return 0;
 }
 
+static void drop_locks(const struct map_file *file)
+{
+	struct flock range = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
+
+	(void)fcntl(file->fd, F_OFD_SETLK, &range);
+	(void)flock(file->fd, LOCK_UN);
+}
+
 void map_file_close(struct map_file *file)
 {
+	/* In a child they are the parent's. */
+	if (file->owner == getpid())
+		drop_locks(file);
 	if (file->claim_fd >= 0)
 		close(file->claim_fd);
 	close(file->fd);
@@ -260,7 +273,7 @@ int map_file_open(const char *path, const struct pm_options *opt, struct map_fil
 {
 	/* Nonblocking: a FIFO is opened at once and then refused. */
 	int flags = O_CLOEXEC | O_NOCTTY | O_NONBLOCK | (opt->read_only ? O_RDONLY : O_RDWR);
-	struct map_file file = {.claim_fd = -1};
+	struct map_file file = {.claim_fd = -1, .owner = getpid()};
 	int r;
 
 	if (opt->create && (opt->read_only || !opt->create_bytes))

@@ -15,6 +15,7 @@ enum map_kind {
 
 struct map_file {
 	int fd;
+	pid_t owner;  /* who holds the locks: the process that opened */
 	int claim_fd; /* a block device: the kernel's claim; else -1 */
 	enum map_kind kind;
 	uint64_t size_bytes;

@@ -244,6 +244,37 @@ TEST(a_memory_is_held_once)
 	CHECK_OK(try_open(NULL));
 }
 
+/* A child has the opened file as well: its close frees nothing, and the parent's does. */
+TEST(a_forked_child_neither_frees_nor_keeps_a_memory)
+{
+	struct pmem *pm = create("pool", MIB, PM_FORCE_PROOF);
+	int closed[2], over[2], status;
+	char byte;
+	pid_t first, second;
+
+	CHECK_EQ(pipe(closed), 0);
+	CHECK_EQ(pipe(over), 0);
+	first = fork();
+	if (!first) {
+		pm_close(pm);
+		_exit(write(closed[1], "", 1) != 1);
+	}
+	CHECK_EQ(read(closed[0], &byte, 1), 1);
+	CHECK_EQ(try_open(NULL), -EBUSY);
+	second = fork();
+	if (!second) {
+		close(over[1]);
+		_exit(read(over[0], &byte, 1) != 0);
+	}
+	pm_close(pm);
+	CHECK_OK(try_open(NULL));
+	close(over[1]);
+	CHECK_EQ(waitpid(first, &status, 0), first);
+	CHECK_EQ(status, 0);
+	CHECK_EQ(waitpid(second, &status, 0), second);
+	CHECK_EQ(status, 0);
+}
+
 TEST(a_device_on_the_same_file_is_kept_out)
 {
 	struct pmem *pm = create("pool", MIB, PM_FORCE_PROOF);
