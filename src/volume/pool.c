@@ -82,6 +82,10 @@ static void run_parallel(void *arg, unsigned int pieces, void (*piece)(void *ctx
 		.changed = PTHREAD_COND_INITIALIZER,
 	};
 	const long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	/* Not read from p, where those that are done already have counted themselves out. */
+	const unsigned int helpers = cpus > PARALLEL_MAX ? PARALLEL_MAX
+				     : cpus > 1		 ? (unsigned int)cpus - 1
+							 : 0;
 	struct pieces_work work[PARALLEL_MAX];
 	struct workers *workers;
 
@@ -90,8 +94,8 @@ static void run_parallel(void *arg, unsigned int pieces, void (*piece)(void *ctx
 		pieces_run(&p); /* alone, then */
 		return;
 	}
-	p.running = cpus > PARALLEL_MAX ? PARALLEL_MAX : cpus > 1 ? (unsigned int)cpus - 1 : 0;
-	for (unsigned int i = 0; i < p.running; i++) {
+	p.running = helpers;
+	for (unsigned int i = 0; i < helpers; i++) {
 		work[i] = (struct pieces_work){.work.run = pieces_by_worker, .pieces = &p};
 		workers_defer(workers, &work[i].work);
 	}

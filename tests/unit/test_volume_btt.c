@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
 /* Volumes that are pools of atomic blocks, and pools that carry a log. */
+#include <dlfcn.h>
 #include <errno.h>
 #include <semaphore.h>
 #include <stdio.h>
@@ -12,6 +13,19 @@
 
 #include "volume/volume.h"
 #include "lib/tap.h"
+
+/* In place of libc's: as many processors as a test wants. */
+static long processors;
+
+long sysconf(int name)
+{
+	long (*real)(int) = NULL;
+
+	if (name == _SC_NPROCESSORS_ONLN && processors)
+		return processors;
+	*(void **)&real = dlsym(RTLD_NEXT, "sysconf");
+	return real(name);
+}
 
 static char backing[512], cache[512], store[512];
 
@@ -169,6 +183,26 @@ TEST(a_file_that_is_cut_short_is_an_error_and_no_death)
 		CHECK_EQ(errno, EINTR);
 	CHECK_EQ(io.result, -EIO);
 	varve_close(vol);
+}
+
+/* Workers are done before the last of them is asked. (The thread sanitizer sees it each time.) */
+TEST(scanning_on_many_processors_ends)
+{
+	struct varve_btt_options options = {.pool_bytes = 1 << 20};
+	struct varve_volume *vol;
+	struct varve_btt *btt;
+	char path[600];
+
+	create("block_size=4096");
+	processors = 16;
+	vol = open_v(0); /* keeps the workers at hand */
+	snprintf(path, sizeof(path), "%s/many", test_tmpdir());
+	for (unsigned int i = 0; i < 400; i++) {
+		CHECK_OK(varve_btt_create(path, 4096, &options, &btt));
+		CHECK_OK(varve_btt_close(btt));
+		CHECK_EQ(unlink(path), 0);
+	}
+	CHECK_OK(varve_close(vol));
 }
 
 TEST(a_pool_is_held_by_one)
