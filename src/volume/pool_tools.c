@@ -5,6 +5,8 @@
  * Importing writes to a file that has a pool only when it is whole: it is made under its name with
  * ".part" behind it, and takes its name when everything is in it and durable. So what bears the
  * name is never half a pool; what is left of an import that was cut short is removed by the next.
+ * One that is under way is held, from its making until it has its name, so that no other import
+ * removes it and puts half a pool in its place.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -127,6 +129,22 @@ static int import_blocks(const struct import *im)
 	return 0;
 }
 
+/* Removes what an earlier import has left, unless it is still at work. */
+static int import_clear(const struct import *im, struct err *err)
+{
+	const struct pm_options opt = {.sparse = true};
+	struct err why = ERR_INIT;
+	struct pmem *pm = NULL;
+	int rc = pm_open(im->part, &opt, &pm, &why);
+
+	if (rc == -EBUSY)
+		return err_set(err, rc, "%s: another import is making it", im->part);
+	/* Else it is nobody's, whatever it is. */
+	rc = unlink(im->part) && errno != ENOENT ? -errno : 0;
+	pm_close(pm);
+	return rc ? err_sys(err, rc, "%s", im->part) : 0;
+}
+
 /* A pool with room for as many blocks; of a pool that was never written to, for as many bytes. */
 static int import_make(struct import *im, struct err *err)
 {
@@ -145,8 +163,9 @@ static int import_make(struct import *im, struct err *err)
 	im->buf = malloc(block_bytes);
 	if (!im->buf)
 		return err_set(err, -ENOMEM, "no memory");
-	if (unlink(im->part) && errno != ENOENT)
-		return err_sys(err, -errno, "%s", im->part);
+	rc = import_clear(im, err);
+	if (rc)
+		return rc;
 	rc = varve_btt_create(im->part, block_bytes, &options, &im->to);
 	im->made = !rc;
 	return rc ? err_set(err, rc, "%s", varve_errmsg()) : 0;
@@ -202,14 +221,16 @@ int varve_btt_import(const char *source, const char *dest, struct varve_check *c
 		rc = import_make(im, &why);
 	if (!rc)
 		rc = import_blocks(im);
-	closed = varve_btt_close(im->to);
-	rc = rc ? rc : closed;
 	if (rc && !why.code)
 		err_set(&why, rc, "%s", varve_errmsg());
+	/* Every block was durable when its write returned: the close adds nothing but speed. */
 	if (!rc)
 		rc = import_publish(im, dest, &why);
 	if (rc && im->made)
 		unlink(im->part);
+	closed = varve_btt_close(im->to);
+	if (!rc && closed)
+		rc = err_set(&why, closed, "%s is whole, but: %s", dest, varve_errmsg());
 	pmdk_close(im->from);
 	pm_close(im->from_pm);
 	free(im->buf);
