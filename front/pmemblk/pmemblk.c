@@ -178,16 +178,26 @@ EXPORT void pmemblk_close(PMEMblkpool *pbp)
 	pool_free(pbp);
 }
 
+/* The first problem is the text: callers have no other place to learn of it. */
+static void keep_first(struct varve_check *check, const char *text)
+{
+	char *first = check->user;
+
+	if (!*first)
+		snprintf(first, MESSAGE_LEN, "%s", text);
+}
+
 EXPORT int pmemblk_check(const char *path, size_t bsize)
 {
-	struct varve_check check = {0};
+	char first[MESSAGE_LEN] = "";
+	struct varve_check check = {.problem = keep_first, .user = first};
 	int rc;
 
 	if (check_environment())
 		return -1;
 	rc = varve_btt_check(path, block_bytes(bsize), false, &check);
 	if (rc == -EBADMSG || rc > 0) {
-		fail(0, "%s: inconsistent: %s", path, varve_errmsg());
+		fail(0, "%s: inconsistent: %s", path, rc > 0 ? first : varve_errmsg());
 		return 0;
 	}
 	return result(rc) < 0 ? -1 : 1;

@@ -19,6 +19,7 @@ pmemblk_setup() {
 	done
 	tool pmemblk_pair -ldl
 	tool pmemblk_fill -ldl -lpthread
+	tool pmemblk_calls -ldl -lpthread
 }
 
 # pair SEED CALLS: the same random calls on both libraries.
@@ -26,6 +27,12 @@ pair() {
 	rm -rf "$T/pair"
 	mkdir "$T/pair"
 	timeout 300 "$T/pmemblk_pair" "$OURS" "$THEIRS" "$T/pair" "$1" "$2"
+}
+
+# calls WHAT: one of pmemblk_calls' tests of our library.
+calls() {
+	rm -f "$T/calls"
+	timeout 60 "$T/pmemblk_calls" "$OURS" "$T/calls" "$1"
 }
 
 # convert BSIZE BYTES SEED: a pool of theirs, taken over into one of ours.
