@@ -24,7 +24,12 @@
 #define MS_EACH 50
 #define SLICES 5 /* of a round, turn about */
 
-enum job { OUR_WRITES, THEIR_WRITES, OUR_READS, THEIR_READS };
+enum job {
+	OUR_WRITES,
+	THEIR_WRITES,
+	OUR_READS,
+	THEIR_READS
+};
 
 struct worker {
 	pthread_t thread;
@@ -220,8 +225,7 @@ static void open_after_crash(void)
 	r = r ? r : btt_open(pm, NULL, &btt, NULL);
 	if (r)
 		bench_die("open", r);
-	fprintf(stderr, "# open after a close: %.0f us\n",
-		(double)(bench_now_ns() - start) / 1000);
+	fprintf(stderr, "# open after a close: %.0f us\n", (double)(bench_now_ns() - start) / 1000);
 }
 
 int main(int argc, char **argv)

@@ -66,8 +66,8 @@ static void fix_entries(uint8_t *at, uint64_t first, uint64_t count, uint64_t sa
 		v = le64_get(entry);
 		if (!(v >> 63))
 			continue;
-		entry = le64_make(entry_make(first + i, salt, entry_block(v) % blocks,
-					     entry_state(v)));
+		entry = le64_make(
+			entry_make(first + i, salt, entry_block(v) % blocks, entry_state(v)));
 		memcpy(at + 8 * i, &entry, sizeof(entry));
 	}
 }

@@ -50,7 +50,7 @@ struct btt_options {
 	struct uuid uuid;     /* create: the pool's; zero: a new one */
 	uint64_t spares;      /* create: at least 2; 0: by the size of the pool */
 	uint64_t min_nblock;  /* create: -EINVAL if there would be fewer sectors */
-	bool overwrite;       /* create: whatever is there */
+	bool overwrite;	      /* create: whatever is there */
 	const struct btt_parallel *parallel; /* NULL: one after the other */
 };
 
@@ -116,21 +116,21 @@ struct btt_stat {
 	uint64_t pool_bytes;
 	unsigned lanes;
 	bool read_only;
-	bool scanned;      /* this opening had to */
-	int failed;        /* the sticky error, or 0 */
-	uint64_t damaged;  /* entries that the scan found, or that were met since */
-	uint64_t retries;  /* reads that were overtaken */
-	uint64_t hazards;  /* reads that protected their block */
-	uint64_t waits;    /* writes that found no lane */
-	uint64_t takeovers;  /* lanes that were left by a dead thread */
+	bool scanned;	    /* this opening had to */
+	int failed;	    /* the sticky error, or 0 */
+	uint64_t damaged;   /* entries that the scan found, or that were met since */
+	uint64_t retries;   /* reads that were overtaken */
+	uint64_t hazards;   /* reads that protected their block */
+	uint64_t waits;	    /* writes that found no lane */
+	uint64_t takeovers; /* lanes that were left by a dead thread */
 };
 
 void btt_stat(const struct btt *btt, struct btt_stat *ret);
 
 enum btt_trouble {
 	BTT_BAD_SUPERBLOCK, /* one copy; at: its offset */
-	BTT_BAD_LIST,       /* the saved list; at: its offset */
-	BTT_BAD_ENTRY,      /* not valid, or cannot be read; at: the sector */
+	BTT_BAD_LIST,	    /* the saved list; at: its offset */
+	BTT_BAD_ENTRY,	    /* not valid, or cannot be read; at: the sector */
 	BTT_SHARED_BLOCK,   /* two sectors have it; at: one of them, other: the other */
 	BTT_ERROR_SECTOR,   /* marked so; no fault of the pool, not to be repaired; at: it */
 };
@@ -138,7 +138,7 @@ enum btt_trouble {
 struct btt_problem {
 	enum btt_trouble trouble;
 	uint64_t at, other;
-	const char *text;   /* what is wrong, and what repairing would do */
+	const char *text; /* what is wrong, and what repairing would do */
 	bool can_repair;
 };
 

@@ -71,8 +71,8 @@ static int run_change(struct btt *btt, const struct dev_req *req)
 	for (uint64_t i = 0; i < count && !r; i++) {
 		const struct btt_window from = {req->iov, i * block};
 
-		r = req->op == DEV_WRITE ? btt_write_window(btt, first + i, from) :
-					   btt_set_zero(btt, first + i);
+		r = req->op == DEV_WRITE ? btt_write_window(btt, first + i, from)
+					 : btt_set_zero(btt, first + i);
 	}
 	return r;
 }
@@ -212,7 +212,8 @@ int btt_dev_open(struct btt *btt, struct dev **ret, struct err *err)
 	struct btt_dev *d;
 
 	if (block < DEV_SECTOR_BYTES || block > BLOCK_MAX || block & (block - 1))
-		return err_set(err, -EINVAL, "a pool with blocks of %llu bytes cannot be a block "
+		return err_set(err, -EINVAL,
+			       "a pool with blocks of %llu bytes cannot be a block "
 			       "device: they must be a power of two from 512 to 65536",
 			       (unsigned long long)block);
 	d = calloc(1, sizeof(*d));

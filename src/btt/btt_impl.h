@@ -34,16 +34,16 @@ struct btt_stripe {
  */
 struct btt_lane {
 	alignas(2 * PM_LINE_BYTES) _Atomic uint32_t owner; /* thread ID; 0: free */
-	atomic_bool swapping;   /* lba and old are valid, and the entry may have been swapped */
+	atomic_bool swapping;	/* lba and old are valid, and the entry may have been swapped */
 	_Atomic uint64_t spare; /* its block; BTT_NONE: retired */
-	_Atomic uint64_t old;   /* becomes the spare if the swap is made */
+	_Atomic uint64_t old;	/* becomes the spare if the swap is made */
 	_Atomic uint64_t lba;
 };
 
 /* A reader's protection of one block. */
 struct btt_slot {
 	alignas(PM_LINE_BYTES) _Atomic uint32_t owner; /* thread ID; 0: free */
-	_Atomic uint64_t block;                        /* BTT_NONE: none */
+	_Atomic uint64_t block;			       /* BTT_NONE: none */
 };
 
 struct btt_geometry {
@@ -68,8 +68,8 @@ struct btt {
 	uint32_t fork_id;
 	bool read_only;
 	bool scanned;
-	atomic_bool withdrawn; /* the medium says that the saved list does not count */
-	_Atomic int failed;    /* a fence failed */
+	atomic_bool withdrawn;	/* the medium says that the saved list does not count */
+	_Atomic int failed;	/* a fence failed */
 	atomic_bool dev_locked; /* some device on it has the right to write */
 
 	/* For tests: fewer. */
@@ -80,7 +80,7 @@ struct btt {
 	void *point_arg;
 
 	alignas(PM_LINE_BYTES) atomic_uint hazards; /* at least the slots in use */
-	atomic_uint waiters;                        /* writers that found no lane */
+	atomic_uint waiters;			    /* writers that found no lane */
 
 	pthread_mutex_t reserve_lock;
 	uint64_t *reserve; /* spare blocks that no lane has; BTT_NONE: a gap */
@@ -88,7 +88,7 @@ struct btt {
 
 	pthread_mutex_t super_lock;
 	struct uuid uuid;
-	uint64_t seq; /* of the newest superblock */
+	uint64_t seq;	 /* of the newest superblock */
 	bool last_first; /* the last copy was not good at opening: it is to be written first */
 
 	pthread_mutex_t turn_lock; /* for waiters to sleep */

@@ -45,12 +45,12 @@ struct check {
 	struct btt_found found;
 	_Atomic uint64_t *map;
 	uint64_t salt;
-	bool listed;      /* the list counts on the medium */
-	bool unlisted;    /* it is not to be looked at any more */
-	uint64_t *used;   /* a bit for each block */
+	bool listed;	  /* the list counts on the medium */
+	bool unlisted;	  /* it is not to be looked at any more */
+	uint64_t *used;	  /* a bit for each block */
 	uint64_t *shared; /* claimed more than once */
 	uint64_t nshared; /* claims beyond the first */
-	uint64_t next;    /* no block before this one is free */
+	uint64_t next;	  /* no block before this one is free */
 	struct claim *claims;
 	uint64_t nclaims, claims_room;
 };
@@ -85,8 +85,8 @@ static int write_supers(struct check *c, bool listed)
 {
 	const struct btt_sb *sb = &c->found.sb;
 	int r = btt_super_write(c->pm, &c->found.g, &c->found.uuid, ++c->found.seq,
-				listed ? BTT_STATE_LISTED : 0,
-				listed ? le32_get(sb->list_crc) : 0, !c->found.good[1]);
+				listed ? BTT_STATE_LISTED : 0, listed ? le32_get(sb->list_crc) : 0,
+				!c->found.good[1]);
 
 	if (!r && !listed)
 		c->listed = false;
@@ -140,9 +140,10 @@ static int check_supers(struct check *c)
 
 		if (c->found.good[i])
 			continue;
-		snprintf(text, sizeof(text), "the %s superblock, at byte %llu, is damaged or old; "
-			 "it can be written again from the other one", names[i],
-			 (unsigned long long)c->found.at[i]);
+		snprintf(text, sizeof(text),
+			 "the %s superblock, at byte %llu, is damaged or old; "
+			 "it can be written again from the other one",
+			 names[i], (unsigned long long)c->found.at[i]);
 		if (!tell(c, BTT_BAD_SUPERBLOCK, c->found.at[i], 0, text))
 			continue;
 		r = write_supers(c, c->listed);
@@ -224,7 +225,8 @@ static void note_claims(struct check *c)
 		}
 		bitmap_set(c->used, block);
 		if (entry_state(entry) == BTT_ENTRY_ERROR)
-			tell(c, BTT_ERROR_SECTOR, lba, 0, "reading it is an error until it is "
+			tell(c, BTT_ERROR_SECTOR, lba, 0,
+			     "reading it is an error until it is "
 			     "written again");
 	}
 }
@@ -260,7 +262,8 @@ static int check_claim(struct check *c, const struct claim *first, const struct 
 	uint64_t block;
 	int r;
 
-	snprintf(text, sizeof(text), "sectors %llu and %llu claim block %llu, and whose data it "
+	snprintf(text, sizeof(text),
+		 "sectors %llu and %llu claim block %llu, and whose data it "
 		 "holds nobody can tell; both can be made error sectors",
 		 (unsigned long long)first->lba, (unsigned long long)also->lba,
 		 (unsigned long long)first->block);
@@ -303,9 +306,10 @@ static int check_entry(struct check *c, uint64_t lba)
 
 	if (get_entry(c, lba, &entry))
 		return 0;
-	snprintf(text, sizeof(text), "the entry of sector %llu, at byte %llu, is damaged; it can "
-		 "be made an error sector", (unsigned long long)lba,
-		 (unsigned long long)(c->found.g.map_off + 8 * lba));
+	snprintf(text, sizeof(text),
+		 "the entry of sector %llu, at byte %llu, is damaged; it can "
+		 "be made an error sector",
+		 (unsigned long long)lba, (unsigned long long)(c->found.g.map_off + 8 * lba));
 	if (!tell(c, BTT_BAD_ENTRY, lba, 0, text))
 		return 0;
 	block = free_block(c);

@@ -60,8 +60,7 @@ bool btt_geometry_fit_spares(uint64_t pool_bytes, uint64_t block_bytes, uint64_t
 	uint64_t lo, hi;
 
 	if (!block_bytes || block_bytes > BTT_BLOCK_BYTES_MAX || pool_bytes < 4 * BTT_PAGE ||
-	    pool_bytes > INT64_MAX ||
-	    spares == 1 || spares >= BTT_BLOCKS_MAX / 2)
+	    pool_bytes > INT64_MAX || spares == 1 || spares >= BTT_BLOCKS_MAX / 2)
 		return false;
 	g.pool_bytes = pool_bytes & ~(uint64_t)(BTT_PAGE - 1);
 	g.stride_bytes = (block_bytes + BTT_STRIDE_UNIT - 1) & ~(uint64_t)(BTT_STRIDE_UNIT - 1);
@@ -198,9 +197,10 @@ int btt_sb_decode(const struct btt_sb *sb, uint64_t pm_bytes, struct btt_geometr
 	if (!regions_agree(&g))
 		return err_corrupt(err, "superblock: regions that do not agree");
 	if (g.pool_bytes > pm_bytes)
-		return err_corrupt(err, "the pool has %llu bytes, of which there are %llu: it was "
-				   "cut short", (unsigned long long)g.pool_bytes,
-				   (unsigned long long)pm_bytes);
+		return err_corrupt(err,
+				   "the pool has %llu bytes, of which there are %llu: it was "
+				   "cut short",
+				   (unsigned long long)g.pool_bytes, (unsigned long long)pm_bytes);
 	*ret = g;
 	return 0;
 }

@@ -87,8 +87,9 @@ static int deal(struct btt *btt, const uint64_t *spares, uint64_t count)
 	lanes = lanes < count ? lanes : count - 1;
 	reserve = count - lanes;
 	btt->nlanes = (unsigned)lanes;
-	btt->nslots = reserve < 4 ? 1 : (unsigned)(reserve * 3 / 4 < BTT_SLOTS_MAX ?
-							   reserve * 3 / 4 : BTT_SLOTS_MAX);
+	btt->nslots = reserve < 4 ? 1
+				  : (unsigned)(reserve * 3 / 4 < BTT_SLOTS_MAX ? reserve * 3 / 4
+									       : BTT_SLOTS_MAX);
 	btt->reserve_room = count;
 	btt->reserve_count = reserve;
 	btt->lanes = zeroed(alignof(struct btt_lane), lanes, sizeof(*btt->lanes));
@@ -301,13 +302,15 @@ int btt_create(struct pmem *pm, const struct btt_options *opt, struct btt **ret,
 	if (!opt->overwrite && pm->len_bytes >= BTT_PAGE)
 		r = pm_guarded(look_blank, &m, NULL);
 	if (r == -EEXIST)
-		return err_set(err, r, "there is something already: the first 4 KiB are not zeros, "
+		return err_set(err, r,
+			       "there is something already: the first 4 KiB are not zeros, "
 			       "or the last are a superblock");
 	if (r)
 		return err_sys(err, r, "reading what is there");
 	if (!btt_geometry_fit_spares(pm->len_bytes, opt->block_bytes, opt->spares, &m.g) ||
 	    m.g.nblock < opt->min_nblock)
-		return err_set(err, -EINVAL, "%llu bytes of memory do not hold a table of blocks "
+		return err_set(err, -EINVAL,
+			       "%llu bytes of memory do not hold a table of blocks "
 			       "of %llu bytes: 1 to 4294967295, and some must fit",
 			       (unsigned long long)pm->len_bytes,
 			       (unsigned long long)opt->block_bytes);

@@ -68,8 +68,7 @@ static void copy_out(const struct read_op *op, const uint8_t *src)
 int btt_settle_entry(struct btt *btt, uint64_t lba)
 {
 	/* Acquire: pairs with the release when it falls. */
-	if (__builtin_expect(
-		    !atomic_load_explicit(btt_pending(btt, lba), memory_order_acquire), 1))
+	if (__builtin_expect(!atomic_load_explicit(btt_pending(btt, lba), memory_order_acquire), 1))
 		return 0;
 	/* [read_persist] What a read returns must not be undone by a crash. */
 	return VARVE_STEP("btt.read_persist") ? btt_entry_persist(btt, lba) : 0;
@@ -198,7 +197,8 @@ int btt_read_part(struct btt *btt, uint64_t lba, uint64_t off_bytes, uint64_t le
 	int r;
 
 	if (__builtin_expect(lba >= btt->g.nblock || off_bytes > btt->g.block_bytes ||
-			     len_bytes > btt->g.block_bytes - off_bytes, 0))
+				     len_bytes > btt->g.block_bytes - off_bytes,
+			     0))
 		return -EINVAL;
 	if (__builtin_expect(btt_is_forked(btt), 0))
 		return -ECHILD;

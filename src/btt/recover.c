@@ -46,8 +46,8 @@ struct page_scan {
 
 static void claim(struct page_scan *p, uint64_t word, uint64_t bits, uint64_t lba)
 {
-	if (bits && (atomic_fetch_or_explicit(&p->scan->used[word], bits, memory_order_relaxed) &
-		     bits))
+	if (bits &&
+	    (atomic_fetch_or_explicit(&p->scan->used[word], bits, memory_order_relaxed) & bits))
 		atomic_store(&p->scan->shared, lba);
 }
 
@@ -164,8 +164,10 @@ static int judge(struct scan *scan, struct btt_scan *ret, struct err *err)
 	if (r)
 		return err_sys(err, r, "the table cannot be made durable");
 	if (shared != BTT_NONE)
-		return err_corrupt(err, "the block of sector %llu belongs to another sector, too: "
-				   "check and repair the pool", (unsigned long long)shared);
+		return err_corrupt(err,
+				   "the block of sector %llu belongs to another sector, too: "
+				   "check and repair the pool",
+				   (unsigned long long)shared);
 	return list_unused(scan, ret, err);
 }
 

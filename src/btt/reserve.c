@@ -59,9 +59,8 @@ static struct btt_slot *slot_try(struct btt *btt, uint32_t self)
 		uint32_t none = 0;
 
 		if (atomic_load_explicit(&slot->owner, memory_order_relaxed) == 0 &&
-		    atomic_compare_exchange_strong_explicit(&slot->owner, &none, self,
-							    memory_order_acquire,
-							    memory_order_relaxed))
+		    atomic_compare_exchange_strong_explicit(
+			    &slot->owner, &none, self, memory_order_acquire, memory_order_relaxed))
 			return slot;
 	}
 	return NULL;

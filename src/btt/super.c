@@ -137,8 +137,8 @@ int btt_super_find(struct pmem *pm, struct btt_found *ret, struct err *err)
 	found.at[1] = r[0] ? last_page(pm) : g[0].pool_bytes - BTT_PAGE;
 	r[1] = look_at(pm, found.at[1], &sb[1], &g[1], &second);
 	if (r[0] == -ENOTSUP || (r[0] && r[1]))
-		return r[0] == -EINVAL && r[1] != -EINVAL ? err_set(err, r[1], "%s", second.text) :
-							     r[0];
+		return r[0] == -EINVAL && r[1] != -EINVAL ? err_set(err, r[1], "%s", second.text)
+							  : r[0];
 	err_clear(err);
 	if (!r[0] && !r[1] && memcmp(sb[0].uuid, sb[1].uuid, sizeof(sb[0].uuid)))
 		return err_corrupt(err, "the superblocks at both ends are of different pools");

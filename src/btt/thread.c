@@ -45,8 +45,8 @@ static void child_forgets(void)
 
 static void make_page(void)
 {
-	void *page = mmap(NULL, BTT_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
-			  0);
+	void *page =
+		mmap(NULL, BTT_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	if (page == MAP_FAILED)
 		return;

@@ -37,8 +37,7 @@ int btt_fence(struct btt *btt)
 {
 	int r = pm_fence(btt->pm), none = 0;
 
-	if (__builtin_expect(r != 0, 0) &&
-	    atomic_compare_exchange_strong(&btt->failed, &none, r))
+	if (__builtin_expect(r != 0, 0) && atomic_compare_exchange_strong(&btt->failed, &none, r))
 		log_error("btt: memory could not be made durable: %s; no more writes",
 			  err_text(NULL, r));
 	return r;
@@ -77,8 +76,7 @@ static uint64_t claim_spare(struct btt *btt, struct btt_lane *lane)
 		/* Before the stores of data, and before the look at the slots. */
 		btt_full_fence();
 		btt_point(btt, "bumped");
-		if (__builtin_expect(
-			    !atomic_load_explicit(&btt->hazards, memory_order_relaxed), 1))
+		if (__builtin_expect(!atomic_load_explicit(&btt->hazards, memory_order_relaxed), 1))
 			return spare;
 		if (!VARVE_STEP("btt.hazard_check") || !btt_hazard_on(btt, spare))
 			return spare;
@@ -201,8 +199,7 @@ static int write_body(void *arg)
 	btt_point(btt, "persisted");
 	pending_end(btt, op->lba);
 	/* [done] The old block is no crash's any more. Release: settled, then not swapping. */
-	atomic_store_explicit(&lane->spare,
-			      atomic_load_explicit(&lane->old, memory_order_relaxed),
+	atomic_store_explicit(&lane->spare, atomic_load_explicit(&lane->old, memory_order_relaxed),
 			      memory_order_relaxed);
 	atomic_store_explicit(&lane->swapping, false, memory_order_release);
 	return 0;
@@ -239,8 +236,7 @@ static bool spare_was_bad(struct write_op *op, uint64_t spare, const void *fault
 
 	if (at < block || at >= block + btt->g.stride_bytes)
 		return false;
-	log_error("btt: block %llu cannot be written: it is left out",
-		  (unsigned long long)spare);
+	log_error("btt: block %llu cannot be written: it is left out", (unsigned long long)spare);
 	btt_lane_replace(btt, op->lane);
 	return true;
 }
@@ -306,8 +302,7 @@ static int mark_body(void *arg)
 			r = -ESTALE;
 		if (r)
 			break;
-		mine = entry_disk(
-			entry_make(op->lba, btt->salt, entry_block(entry), op->state));
+		mine = entry_disk(entry_make(op->lba, btt->salt, entry_block(entry), op->state));
 		btt_point(btt, "noted");
 	} while (!pm_cas8(btt->pm, at, &now, mine));
 	if (!r) {
@@ -341,7 +336,8 @@ int btt_set_error(struct btt *btt, uint64_t lba)
 void btt_mark_faulty(struct btt *btt, uint64_t lba, uint64_t block)
 {
 	log_error("btt: sector %llu, block %llu: the memory faults; reading it is an error until "
-		  "it is written again", (unsigned long long)lba, (unsigned long long)block);
+		  "it is written again",
+		  (unsigned long long)lba, (unsigned long long)block);
 	if (!btt->read_only)
 		mark(btt, lba, BTT_ENTRY_ERROR, block);
 }

@@ -140,8 +140,7 @@ static void judge_remade(struct scene *scene, struct pmem *pm)
 TEST(btt_made_over_another)
 {
 	struct scene scene = {.judge = judge_remade, .may_be_none = true};
-	struct pmem *pm = begin(&scene, "btt_made_over_another",
-				(unsigned)crash_images(10000));
+	struct pmem *pm = begin(&scene, "btt_made_over_another", (unsigned)crash_images(10000));
 	struct err err = ERR_INIT;
 	struct btt *btt = make(pm, 1, &err);
 
@@ -168,8 +167,8 @@ static void judge_without_first(struct scene *scene, struct pmem *pm)
 TEST(btt_first_superblock_is_lost)
 {
 	struct scene scene = {.judge = judge_without_first};
-	struct pmem *pm = begin(&scene, "btt_first_superblock_is_lost",
-				(unsigned)crash_images(1000));
+	struct pmem *pm =
+		begin(&scene, "btt_first_superblock_is_lost", (unsigned)crash_images(1000));
 	struct err err = ERR_INIT;
 	struct btt *btt = make(pm, 1, &err);
 	uint8_t block[BLOCK_BYTES];
@@ -197,10 +196,8 @@ TEST(btt_first_superblock_is_lost)
 static void judge_twice(struct scene *scene, struct pmem *pm)
 {
 	struct scene again = {.judge = judge_pool, .on = true, .max = scene->max};
-	const struct pm_shadow_options opt = {.len_bytes = POOL_BYTES,
-					      .image = pm->base,
-					      .on_point = at_fence,
-					      .arg = &again};
+	const struct pm_shadow_options opt = {
+		.len_bytes = POOL_BYTES, .image = pm->base, .on_point = at_fence, .arg = &again};
 	uint8_t block[BLOCK_BYTES];
 	struct pmem *second;
 	struct btt *btt;
@@ -349,8 +346,7 @@ TEST(btt_repair_after_a_kill)
 	pm_copy(pm, btt_data(btt, spare), btt_data(btt, entry_block(btt_load_entry(btt, 0))),
 		BLOCK_BYTES);
 	CHECK_OK(pm_fence(pm));
-	pm_store8(pm, &btt->map[0],
-		  entry_disk(entry_make(0, btt->salt, spare, BTT_ENTRY_DATA)));
+	pm_store8(pm, &btt->map[0], entry_disk(entry_make(0, btt->salt, spare, BTT_ENTRY_DATA)));
 	btt_abandon(btt);
 	scene.on = true;
 	result = check(pm, true);

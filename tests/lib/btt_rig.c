@@ -31,7 +31,12 @@
 #define THREADS_MAX 6u
 #define GENERATION_OPS 3u
 
-enum kind { KIND_READ, KIND_WRITE, KIND_ZERO, KIND_ERROR };
+enum kind {
+	KIND_READ,
+	KIND_WRITE,
+	KIND_ZERO,
+	KIND_ERROR
+};
 
 struct history {
 	unsigned ids;
@@ -41,7 +46,11 @@ struct history {
 	unsigned last[SECTORS_MAX], need[SECTORS_MAX];
 };
 
-enum actor_state { ACTOR_IDLE, ACTOR_PARKED, ACTOR_DEAD };
+enum actor_state {
+	ACTOR_IDLE,
+	ACTOR_PARKED,
+	ACTOR_DEAD
+};
 
 struct actor {
 	struct rig *rig;
@@ -50,7 +59,7 @@ struct actor {
 	enum actor_state state;
 	bool die;
 	bool has_op;
-	unsigned id; /* of the operation */
+	unsigned id;	/* of the operation */
 	unsigned start; /* of a read: what was needed when it began */
 	enum kind kind;
 	unsigned sector;
@@ -102,8 +111,8 @@ static unsigned place_of_kind(const struct rig *rig, unsigned sector, enum kind 
 			best = h->pos[id];
 	if (best == UINT32_MAX)
 		crash_fail("%s: sector %u: reads as %s, which is older than what was promised, "
-			   "or never was", rig->where, sector,
-			   kind == KIND_ZERO ? "zeros" : "an error");
+			   "or never was",
+			   rig->where, sector, kind == KIND_ZERO ? "zeros" : "an error");
 	return best;
 }
 
@@ -117,8 +126,8 @@ static unsigned place_of_data(const struct rig *rig, unsigned sector, const uint
 			continue;
 		for (unsigned i = 1; i < WORDS; i++)
 			if (block[i] != word_of(id, sector, i))
-				crash_fail("%s: sector %u: write %u is torn at word %u",
-					   rig->where, sector, id, i);
+				crash_fail("%s: sector %u: write %u is torn at word %u", rig->where,
+					   sector, id, i);
 		if (!h->pos[id])
 			crash_fail("%s: sector %u: write %u was lost, or not swapped in",
 				   rig->where, sector, id);
@@ -378,8 +387,11 @@ static int look(void *arg, const uint8_t *image, uint64_t n)
 
 	(void)n;
 	CHECK(rig);
-	*rig = (struct rig){.p = from->p, .rng = from->rng, .h = from->h,
-			    .depth = from->depth + 1, .images_left = from->images_left,
+	*rig = (struct rig){.p = from->p,
+			    .rng = from->rng,
+			    .h = from->h,
+			    .depth = from->depth + 1,
+			    .images_left = from->images_left,
 			    .where = from->where};
 	if (*rig->images_left)
 		--*rig->images_left;

@@ -24,17 +24,17 @@ struct btt_rig_profile {
 	uint32_t share_ppm; /* of VARVE_CRASH_IMAGES */
 	unsigned sectors;   /* that are used, few */
 	unsigned threads;
-	unsigned lanes;     /* 0: as many as threads */
-	unsigned ops;       /* of one program */
+	unsigned lanes; /* 0: as many as threads */
+	unsigned ops;	/* of one program */
 	unsigned read_percent;
-	unsigned mark_percent; /* set_zero and set_error */
-	unsigned die_percent;  /* of points: the thread dies, once in a program */
-	unsigned kill_percent; /* of points: the process dies */
-	unsigned images;       /* at a point, at most */
+	unsigned mark_percent;	/* set_zero and set_error */
+	unsigned die_percent;	/* of points: the thread dies, once in a program */
+	unsigned kill_percent;	/* of points: the process dies */
+	unsigned images;	/* at a point, at most */
 	unsigned image_percent; /* of points */
-	unsigned generations;  /* images within images */
-	bool close;            /* programs close and open in order, too */
-	bool protect;          /* readers protect their block at once */
+	unsigned generations;	/* images within images */
+	bool close;		/* programs close and open in order, too */
+	bool protect;		/* readers protect their block at once */
 };
 
 /* As many seeds as the share of images takes, up to the first failure. */

@@ -389,8 +389,9 @@ TEST(a_pool_that_was_cut_short_is_refused)
 	struct err err = ERR_INIT;
 
 	CHECK_OK(btt_close(btt));
-	CHECK_OK(pm_shadow_open(&(struct pm_shadow_options){.len_bytes = POOL_BYTES / 2,
-							    .image = pm->base}, &shorter));
+	CHECK_OK(pm_shadow_open(
+		&(struct pm_shadow_options){.len_bytes = POOL_BYTES / 2, .image = pm->base},
+		&shorter));
 	CHECK_EQ(btt_open(shorter, NULL, &btt, &err), -EBADMSG);
 	CHECK(strstr(err.text, "cut short"));
 	pm_close(shorter);
@@ -446,7 +447,7 @@ static void poison_block(struct pmem *pm, struct btt *btt, uint64_t block)
 	CHECK_OK(pm_shadow_poison(pm, (uint64_t)(btt_data(btt, block) - pm->base), 4096));
 }
 
-/* A thread comes back to its lane: one that is bad, and cannot be mended, must not be found again. */
+/* A thread comes back to its lane: one that is bad, and cannot be mended, must not be found. */
 TEST(a_lane_without_a_good_spare_is_no_longer_used)
 {
 	struct pmem *pm = memory(POOL_BYTES);
@@ -534,6 +535,9 @@ TEST(a_child_may_close_and_nothing_else)
 		btt = make(mine, 512);
 		write_one(btt, 1, 1);
 		check_one(btt, 1, 1);
+		good = good && btt_close(btt) == 0;
+		pm_close(mine);
+		pm_close(pm);
 		_exit(!good);
 	}
 	CHECK_EQ(waitpid(pid, &status, 0), pid);

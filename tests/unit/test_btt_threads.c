@@ -146,8 +146,7 @@ static void run(struct stress *stress, unsigned writers, unsigned readers)
 	struct worker workers[THREADS_MAX];
 
 	for (unsigned i = 0; i < writers + readers; i++) {
-		workers[i] = (struct worker){
-			.stress = stress, .self = i, .writes = i < writers};
+		workers[i] = (struct worker){.stress = stress, .self = i, .writes = i < writers};
 		CHECK_EQ(pthread_create(&workers[i].thread, NULL, work, &workers[i]), 0);
 	}
 	for (unsigned i = 0; i < writers + readers; i++)
@@ -262,8 +261,8 @@ static void die_at(void *arg, const char *name)
 /* A thread dies at each point in turn, on every lane; the pool goes on and loses nothing. */
 TEST(dead_threads_leave_their_lanes)
 {
-	static const char *const points[] = {"bumped", "half", "filled", "noted", "swapped",
-					     "flushed", "persisted"};
+	static const char *const points[] = {"bumped",	"half",	   "filled",   "noted",
+					     "swapped", "flushed", "persisted"};
 	struct pmem *pm = memory(2u << 20);
 	struct btt *btt = make(pm, 4096, 0);
 	const unsigned count = sizeof(points) / sizeof(*points);
