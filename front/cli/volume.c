@@ -268,6 +268,7 @@ static void tell_lost(const struct cli_args *args, char *text)
 	json_t *told = cli_json(text);
 	const json_t *list = json_object_get(told, "list");
 	const json_int_t ranges = json_integer_value(json_object_get(told, "ranges"));
+	const json_int_t bad = json_integer_value(json_object_get(told, "bad_bytes"));
 	char size[32];
 	json_t *range;
 	size_t i;
@@ -292,6 +293,9 @@ static void tell_lost(const struct cli_args *args, char *text)
 			printf("  and %lld ranges more\n",
 			       (long long)ranges - (long long)json_array_size(list));
 	}
+	if (bad && !cli_flag(args, "json"))
+		printf("lost before, to damage in the cache: %s\n",
+		       cli_size_text((uint64_t)bad, size));
 	json_decref(told);
 }
 

@@ -160,7 +160,7 @@ static int attach_state(struct boost *b, struct err *err)
 	/* Places follow from the size: with it they are others. */
 	if (anew || st->backing_bytes != bytes) {
 		st->backing_bytes = bytes;
-		/* What was bad beyond an end that has come nearer is gone; the state has no place for it. */
+		/* What was bad beyond an end that has come nearer is gone: no valid state. */
 		r = extmap_remove(&b->bads, b->home.sectors, EXTMAP_LBA_END - b->home.sectors, NULL,
 				  NULL);
 		if (!r)

@@ -72,6 +72,7 @@ struct boost_binding {
 	uint64_t backing_bytes;
 	char identity[DEV_IDENTITY_LEN];
 	uint64_t bound_wall_ns;
+	uint64_t bad_bytes; /* whose newest data was lost to damage, as far as that is home */
 };
 
 /* -ENOENT: the log is not bound to a backing device; -EBADMSG. Any time, not entered. */

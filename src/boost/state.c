@@ -196,13 +196,14 @@ int boost_binding(const struct wlog_info *info, struct boost_binding *ret, struc
 		return err_set(err, -ENOENT, "the log is not bound to a backing device");
 	extmap_init(&bads, NULL, 0);
 	r = state_decode(info->home, info->home_bytes, &state, &bads, err);
+	if (!r) {
+		*ret = (struct boost_binding){
+			.backing_bytes = state.backing_bytes,
+			.bound_wall_ns = state.bound_wall_ns,
+			.bad_bytes = bads_sectors(&bads) * DEV_SECTOR_BYTES,
+		};
+		memcpy(ret->identity, state.identity, sizeof(ret->identity));
+	}
 	extmap_destroy(&bads);
-	if (r)
-		return r;
-	*ret = (struct boost_binding){
-		.backing_bytes = state.backing_bytes,
-		.bound_wall_ns = state.bound_wall_ns,
-	};
-	memcpy(ret->identity, state.identity, sizeof(ret->identity));
-	return 0;
+	return r;
 }

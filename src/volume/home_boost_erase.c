@@ -5,7 +5,7 @@
  *
  *	drain, if asked for: opened, written back, released
  *	locks of cache and backing device: nobody has it open
- *	what only the cache holds: nothing, or it is given up by force, and told
+ *	what only the cache holds, or knows to be lost: nothing, or given up by force, and told
  *	the cache is formatted, for nobody: durable before the definition goes
  *
  * What is lost is told by the log alone, so that it is told of a backing device that is dead too. A
@@ -89,6 +89,23 @@ static int refuse_unknown(struct home_erase *erase, int rc, const char *why, str
 	return 0;
 }
 
+/* The cache alone knows what it has lost: without it older data would pass for the newest. */
+static int look_for_damage(struct home_erase *erase, const struct wlog_info *info, struct err *err)
+{
+	struct boost_binding binding;
+
+	if (boost_binding(info, &binding, NULL) || !binding.bad_bytes)
+		return 0;
+	json_put(erase->told, "bad_bytes", binding.bad_bytes);
+	if (erase->force)
+		return 0;
+	return err_set(err, -EBUSY,
+		       "%llu bytes were lost to damage in cache %s: the backing device has older "
+		       "data there, and nothing else tells so. Write them anew, or give them up by "
+		       "--force",
+		       (unsigned long long)binding.bad_bytes, erase->cfg->cache);
+}
+
 static int look(struct home_erase *erase, struct dev *cache, struct err *err)
 {
 	struct loss loss = {.list = json_array()};
@@ -149,6 +166,8 @@ static int erase_cache(struct home_erase *erase, struct dev *cache, struct err *
 					      erase->cfg->cache);
 	}
 	rc = look(erase, cache, err);
+	if (!rc)
+		rc = look_for_damage(erase, &info, err);
 	if (rc || !erase->data)
 		return rc;
 	return erase_unbind(cache, &info.id.volume_uuid, err);

@@ -181,6 +181,24 @@ case_ok "write" nbdcopy --flush "$T/bit" "$(uri b)"
 case_ok "kill -9" kill_server b
 case_ok "--drain" "$V" delete b --yes --drain
 is "the backing file has everything, alone" "$(same "$T/back" "$T/want" && echo same)" same
+case_ok "a cache that rots" "$V" create b "${boost[@]}" --backing "$T/back" --cache "$T/c"
+case_ok "serve" "$V" serve b --set hold=yes
+case_ok "write" nbdcopy --flush "$T/new" "$(uri b)"
+# So that what was written before is below a watermark: no torn end.
+case_ok "write" nbdcopy --flush "$T/bit" "$(uri b)"
+case_ok "kill -9" kill_server b
+# And what earlier rounds of the log have left.
+for at in $(LC_ALL=C grep -obUaP "$(tail -c +$((2 * M + 1)) "$T/new" | head -c 16 |
+	od -An -v -tx1 | sed 's/ /\\x/g')" "$T/c" | cut -d: -f1); do
+	printf rotten | dd of="$T/c" bs=1 seek=$((at + 100)) conv=notrunc status=none
+done
+case_ok "serve" "$V" serve b
+case_ok "drop_caches" "$V" message b drop_caches
+is "status: lost" "$(status .home.bad_bytes)" 4096
+case_ok "stop" "$V" serve --stop b --timeout 20
+fails "deleting what tells of it" 1 "4096 bytes were lost to damage" "$V" delete b --yes
+case_ok "... by force" "$V" delete b --yes --force
+like "... and that is said" "$OUT" "damage in the cache: 4.0 KiB"
 case_ok "once more" "$V" create b "${boost[@]}" --backing "$T/back" --cache "$T/c"
 case_ok "serve" "$V" serve b --set hold=yes
 case_ok "write" nbdcopy --flush "$T/new" "$(uri b)"
