@@ -12,6 +12,7 @@
 #include <varve/btt.h>
 
 #include "volume/volume.h"
+#include "lib/pmdk_make.h"
 #include "lib/tap.h"
 
 /* In place of libc's: as many processors as a test wants. */
@@ -285,6 +286,44 @@ TEST(a_pool_carries_a_log)
 	CHECK_MEMEQ(got, buf, sizeof(got));
 	CHECK_OK(varve_close(vol));
 	CHECK_OK(varve_delete("l", true));
+}
+
+static void put_file(const char *path, const void *bytes, size_t len)
+{
+	FILE *file = fopen(path, "w");
+
+	CHECK(file);
+	CHECK_EQ(fwrite(bytes, len, 1, file), 1);
+	CHECK_EQ(fclose(file), 0);
+}
+
+/* What an import leaves that was killed is removed; what one is at work on is let alone. */
+TEST(imports_into_one_name_do_not_mix)
+{
+	const struct varve_btt_options options = {.pool_bytes = 1 << 20};
+	static uint8_t old[MADE_BYTES];
+	char source[600], dest[600], part[610], got[MADE_BLOCK_BYTES];
+	struct varve_btt *other, *pool;
+
+	begin();
+	snprintf(source, sizeof(source), "%s/old", test_tmpdir());
+	snprintf(dest, sizeof(dest), "%s/new", test_tmpdir());
+	snprintf(part, sizeof(part), "%s.part", dest);
+	pmdk_make(old);
+	put_file(source, old, sizeof(old));
+	CHECK_OK(varve_btt_create(part, MADE_BLOCK_BYTES, &options, &other));
+	CHECK_EQ(varve_btt_import(source, dest, NULL), -EBUSY);
+	CHECK_OK(access(part, F_OK));
+	CHECK_EQ(access(dest, F_OK), -1);
+	CHECK_OK(varve_btt_close(other));
+	CHECK_OK(varve_btt_import(source, dest, NULL));
+	CHECK_EQ(access(part, F_OK), -1);
+	CHECK_EQ(varve_btt_import(source, dest, NULL), -EEXIST);
+	CHECK_OK(varve_btt_open(dest, MADE_BLOCK_BYTES, NULL, &pool));
+	CHECK_OK(varve_btt_read(pool, got, 3));
+	CHECK_EQ(got[0], 'd');
+	CHECK_EQ(got[MADE_BLOCK_BYTES - 1], 'd');
+	CHECK_OK(varve_btt_close(pool));
 }
 
 static void count_text(struct varve_check *check, const char *text)
