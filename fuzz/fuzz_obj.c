@@ -57,6 +57,22 @@ static void read_object(const void *buf, const struct obj_hdr *h)
 	}
 }
 
+/* The moves of a GC object tile its data. */
+static void read_moves(const void *buf, const struct obj_hdr *h)
+{
+	struct obj_moves it = {0};
+	struct obj_move mv;
+	uint64_t sum = 0;
+
+	while (obj_next_move(buf, &it, &mv)) {
+		sum += mv.sectors;
+		if (!mv.sectors || place_seq(mv.to) != h->seq || place_seq(mv.from) >= h->seq)
+			abort();
+	}
+	if (sum * LSVD_SECTOR_BYTES != h->data_bytes)
+		abort();
+}
+
 static void decode(const void *buf, size_t size)
 {
 	struct lsvd_dump dump = {on_string, on_number, on_begin, on_end};
@@ -64,8 +80,11 @@ static void decode(const void *buf, size_t size)
 	struct super sb, again;
 	uint8_t out[LSVD_SUPER_BYTES];
 
-	if (!obj_decode(buf, size, &h, NULL))
+	if (!obj_decode(buf, size, &h, NULL)) {
 		read_object(buf, &h);
+		if (h.type == LSVD_TYPE_GC)
+			read_moves(buf, &h);
+	}
 	if (!super_decode(buf, size, &sb, NULL)) {
 		super_encode(out, &sb);
 		if (super_decode(out, sizeof(out), &again, NULL))

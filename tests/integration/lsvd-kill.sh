@@ -9,9 +9,10 @@ tool stamp -lnbd -lpthread
 RANDOM=$((SEED % 32768))
 rounds=${ROUNDS:-50}
 
-# A small log and objects, so that it wraps, waits, destages and writes checkpoints all the time.
+# A small log and objects, so that it wraps, waits, destages, writes checkpoints and collects garbage
+# all the time.
 must "create" make_volume v 64M 32M --set batch_size=1M --set batch_age=100ms \
-	--set checkpoint_objects=8
+	--set checkpoint_objects=8 --set gc_start=85 --set gc_stop=90 --set gc_min_age=0
 
 one_round() {
 	local ms=$((RANDOM % 496 + 5))
