@@ -214,10 +214,11 @@ int open_may_discard(struct boost *b, struct err *err)
 	struct extmap bads;
 	int r;
 
-	if (wlog_probe(b->cache, &info, NULL) || info.clean)
+	if (wlog_probe(b->cache, &info, NULL))
 		return 0;
 	r = open_volume(b, &info, err);
-	if (r || !info.home_bytes)
+	/* One that is empty may be on its way to another device of the same volume. */
+	if (r || info.clean || !info.home_bytes)
 		return r;
 	extmap_init(&bads, NULL, 0);
 	r = state_decode(info.home, info.home_bytes, &state, &bads, NULL);

@@ -483,6 +483,20 @@ TEST(discard_does_not_give_up_the_cache_of_another_device)
 	brig_free(rig);
 }
 
+TEST(discard_does_not_give_up_the_empty_cache_of_another_volume)
+{
+	struct brig *rig = clean_rig("");
+
+	rig->opt.volume_uuid = uuid_from_bits(1, 2);
+	CHECK_OK(brig_look(rig, true, true));
+	CHECK_EQ(brig_acquire(rig), -EXDEV);
+	brig_close(rig);
+	rig->opt.volume_uuid = (struct uuid){0};
+	CHECK_OK(brig_open(rig));
+	brig_verify(rig);
+	brig_free(rig);
+}
+
 TEST(interrupted_discard_opens_without_one)
 {
 	struct brig *rig = dirty_rig("");
