@@ -85,6 +85,7 @@ extern const struct cli_command status_commands[];
 extern const struct cli_command check_commands[];
 extern const struct cli_command dump_commands[];
 extern const struct cli_command import_commands[];
+extern const struct cli_command export_commands[];
 extern const struct cli_command bench_commands[];
 
 /* ---- key=value lists for the API (args.c) ---------------------------------------------------- */

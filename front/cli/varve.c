@@ -17,7 +17,7 @@
 static const struct cli_command *const groups[] = {
 	volume_commands, cache_commands, serve_commands, attach_commands,
 	status_commands, check_commands, dump_commands,
-	import_commands, bench_commands,
+	import_commands, export_commands, bench_commands,
 };
 
 #define N_GROUPS (sizeof(groups) / sizeof(groups[0]))
