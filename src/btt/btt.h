@@ -143,6 +143,7 @@ struct btt_problem {
 };
 
 struct btt_check_options {
+	uint64_t block_bytes; /* what it must be, before anything is repaired; 0: any */
 	bool repair; /* the memory must be writable */
 	/* Each problem, on the calling thread. With repair: whether to repair it. Not NULL. */
 	bool (*problem)(void *arg, const struct btt_problem *problem);
@@ -158,7 +159,8 @@ struct btt_check_result {
 
 /*
  * Checks a pool that nobody has open: superblocks, list, every entry. 0, whatever it found; or the
- * check could not be made: -EINVAL, -ENOTSUP, -EBADMSG no superblock is whole, -ENOMEM, -EIO.
+ * check could not be made: -EINVAL no pool, or another block size; -ENOTSUP, -EBADMSG no superblock
+ * is whole, -ENOMEM, -EIO.
  * Repairing makes error sectors of those that cannot be trusted, and loses no others. It may be cut
  * short at any point and done again.
  */

@@ -379,6 +379,10 @@ int btt_check(struct pmem *pm, const struct btt_check_options *opt, struct btt_c
 	r = btt_super_find(pm, &c.found, err);
 	if (r)
 		return r;
+	if (opt->block_bytes && opt->block_bytes != c.found.g.block_bytes)
+		return err_set(err, -EINVAL, "the pool has blocks of %llu bytes, not %llu",
+			       (unsigned long long)c.found.g.block_bytes,
+			       (unsigned long long)opt->block_bytes);
 	c.map = (_Atomic uint64_t *)(void *)(pm->base + c.found.g.map_off);
 	c.salt = btt_salt(&c.found.uuid);
 	c.listed = c.found.listed;

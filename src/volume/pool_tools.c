@@ -53,6 +53,7 @@ int varve_btt_check(const char *path, uint32_t block_bytes, bool repair, struct 
 {
 	struct checking c = {.user = check, .repair = repair};
 	const struct btt_check_options opt = {
+		.block_bytes = block_bytes,
 		.repair = repair,
 		.problem = check_problem,
 		.arg = &c,
@@ -65,9 +66,6 @@ int varve_btt_check(const char *path, uint32_t block_bytes, bool repair, struct 
 	if (rc)
 		return rc;
 	rc = btt_check(pm, &opt, &result, err);
-	if (!rc && block_bytes && result.block_bytes != block_bytes)
-		rc = err_set(err, -EINVAL, "the pool's blocks have %llu bytes, not %u",
-			     (unsigned long long)result.block_bytes, block_bytes);
 	pm_close(pm);
 	if (rc)
 		return err_prefix(err, "checking the pool %s", path);

@@ -361,6 +361,8 @@ TEST(a_damaged_pool_is_repaired)
 	CHECK_EQ(varve_check("v", &mend), -EBUSY);
 	CHECK_OK(varve_close(vol));
 	damage(strchr(backing, '/'));
+	CHECK_EQ(varve_btt_check(strchr(backing, '/'), 4096, true, &mend), -EINVAL);
+	CHECK_EQ(repaired, 0);
 	CHECK_EQ(varve_check("v", &look), 2);
 	CHECK_EQ(varve_check("v", &look), 2);
 	CHECK_EQ(varve_check("v", &mend), 2);
