@@ -411,7 +411,9 @@ static int background_start(struct background *with)
 		free(b);
 		return rc;
 	}
+	/* But for the fault of a mapped page, which kills if it is blocked. */
 	sigfillset(&all);
+	sigdelset(&all, SIGBUS);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	rc = -pthread_create(&thread, NULL, background_run, b);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
