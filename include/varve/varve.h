@@ -57,15 +57,16 @@ enum {
 	VARVE_DELETE_KEEP_DATA = 1 << 0, /* the definition only */
 	/* boost: what only the cache holds is written back first. */
 	VARVE_DELETE_DRAIN = 1 << 1,
-	/* boost: removes it although data that only the cache holds is lost, or the cache or the
-	 * backing device cannot be used any more. */
+	/* boost: removes it although data that only the cache holds is lost, or what it knows of
+	 * data that was lost before, or the cache or the backing device cannot be used any more. */
 	VARVE_DELETE_FORCE = 1 << 2,
 };
 
 /*
  * The same with more to say. What a forced removal of a boost volume gave up is told as JSON text;
  * free() it: {"lost_bytes", "ranges" (their number), "list": [{"offset", "length"}, ...]}, or
- * {"unknown": true, "reason"} when the cache cannot be read. ret_json may be NULL.
+ * {"unknown": true, "reason"} when the cache cannot be read; and "bad_bytes" that were lost to damage
+ * before, if there are. ret_json may be NULL.
  */
 int varve_delete_with(const char *name, unsigned int flags, char **ret_json);
 
