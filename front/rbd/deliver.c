@@ -65,8 +65,6 @@
 /* How long the next request is waited for without sleeping, and how much less often in vain. */
 #define LINGER_NS UINT64_C(20000)
 #define LINGER_MISS_MAX 6
-#define LINGER_NS UINT64_C(20000)
-#define LINGER_MISS_MAX 6
 
 static uint32_t *futex_word(struct deliver *d)
 {
@@ -494,7 +492,9 @@ static void deliver_after_pollers(struct deliver *d)
 		while (!d->stop && (c = pop(d)))
 			end_one(d, c);
 	batch_end(d);
-	sleep_until_pushed(d);
+	/* Nothing is pushed after the end. */
+	if (!d->stop)
+		sleep_until_pushed(d);
 }
 
 static void *deliver_thread(void *arg)
