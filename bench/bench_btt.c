@@ -143,6 +143,8 @@ static void pool_open(const char *path, uint64_t bytes, uint64_t block_bytes)
 	r = pm_open(path, &pm_opt, &pm, &err);
 	if (r)
 		bench_die(err_text(&err, r), r);
+	/* Nothing stays behind, even of a run that is ended. */
+	unlink(path);
 	/* Huge pages, or it is the TLB that is measured; and no page faults. */
 	madvise(pm->base, pm->len_bytes, MADV_HUGEPAGE);
 	memset(pm->base, 0x5a, pm->len_bytes);
@@ -249,7 +251,6 @@ int main(int argc, char **argv)
 		open_after_crash();
 		btt_close(btt);
 		pm_close(pm);
-		unlink(path);
 	}
 	free(saved);
 	return 0;
