@@ -65,8 +65,8 @@ enum {
 /*
  * The same with more to say. What a forced removal of a boost volume gave up is told as JSON text;
  * free() it: {"lost_bytes", "ranges" (their number), "list": [{"offset", "length"}, ...]}, or
- * {"unknown": true, "reason"} when the cache cannot be read; and "bad_bytes" that were lost to damage
- * before, if there are. ret_json may be NULL.
+ * {"unknown": true, "reason"} when the cache cannot be read; and "bad_bytes" that were lost to
+ * damage before, if there are. ret_json may be NULL.
  */
 int varve_delete_with(const char *name, unsigned int flags, char **ret_json);
 

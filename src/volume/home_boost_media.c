@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "boost/boost.h"
@@ -83,8 +84,20 @@ static int refuse_swapped(const struct volume_config *cfg, struct dev *backing, 
 		       cfg->cache, cfg->backing);
 }
 
+/* A device of a file has its whole blocks alone; what is behind them would not be the volume's. */
+static uint64_t bytes_of(const char *text, const struct dev *dev)
+{
+	struct stat st;
+
+	if (media_is_mem(text) || media_path(text) != text || stat(text, &st) ||
+	    !S_ISREG(st.st_mode))
+		return dev->size_bytes;
+	return (uint64_t)st.st_size;
+}
+
 static int adopt(struct volume_config *cfg, struct dev *backing, struct err *err)
 {
+	const uint64_t bytes = bytes_of(cfg->backing, backing);
 	int rc;
 
 	if (cfg->size_bytes && !media_is_mem(cfg->backing))
@@ -94,10 +107,10 @@ static int adopt(struct volume_config *cfg, struct dev *backing, struct err *err
 			       cfg->backing);
 	if (backing->block_bytes > cfg->block_bytes)
 		cfg->block_bytes = backing->block_bytes;
-	if (backing->size_bytes % cfg->block_bytes)
+	if (bytes % cfg->block_bytes)
 		return err_set(err, -EINVAL,
 			       "the %llu bytes of %s are not a multiple of block_size (%llu)",
-			       (unsigned long long)backing->size_bytes, cfg->backing,
+			       (unsigned long long)bytes, cfg->backing,
 			       (unsigned long long)cfg->block_bytes);
 	rc = refuse_swapped(cfg, backing, err);
 	if (!rc && backing->ops->lock) {

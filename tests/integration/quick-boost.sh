@@ -49,6 +49,9 @@ fails "one file as both" 1 "is the backing device" "$V" create b "${boost[@]}" -
 	"$T/back" --cache "$T/link" --set format_cache=yes
 fails "... by another name" 1 "is the backing device" "$V" create b "${boost[@]}" --backing \
 	"$T/back" --cache "$T/hard" --set format_cache=yes
+truncate -s $((M + 1)) "$T/odd"
+fails "a file of no whole blocks" 1 "1048577 bytes .* not a multiple" "$V" create b "${boost[@]}" \
+	--backing "$T/odd" --cache "$T/c"
 truncate -s 16M "$T/blank"
 fails "a cache that is there" 1 "is not formatted as a cache" "$V" create b "${boost[@]}" \
 	--backing "$T/back" --cache "$T/blank"
