@@ -151,7 +151,7 @@ void doom_kick(struct lsvd *l)
 
 	if (!l->acquired || l->stopping || l->failed)
 		return;
-	n = l->gc.paused ? 0 : doom_ready(l);
+	n = gc_resting(l) ? 0 : doom_ready(l);
 	if (!n) {
 		l->dooms.proof = 0;
 		return;

@@ -41,6 +41,7 @@
 
 #define READ_SECTORS 4096u
 #define FORCED_CHECKPOINTS 3
+#define FORCED_TRIES 5 /* rounds that fail in a row before whoever waits is told */
 
 static void gc_run(struct work *work);
 
@@ -109,6 +110,10 @@ static void gc_give_up(struct lsvd *l, int error)
 	g->timer_set = true;
 	l->gc_timer.fn = gc_timer;
 	retry_set(l, &l->gc_timer, ++g->tries);
+	if (g->tries >= FORCED_TRIES && g->forced) {
+		g->forced = false;
+		drains_beyond(&g->waiters, 0, error);
+	}
 	gc_end(l);
 }
 
@@ -334,7 +339,12 @@ static void gc_run(struct work *work)
 
 bool gc_busy(const struct lsvd *l)
 {
-	return l->gc.phase != GC_IDLE || l->dooms.proof;
+	return l->gc.phase != GC_IDLE || l->gc.forced || l->dooms.proof;
+}
+
+bool gc_resting(const struct lsvd *l)
+{
+	return l->gc.paused && !l->gc.forced;
 }
 
 void gc_pause(struct lsvd *l)
@@ -368,6 +378,7 @@ static void gc_settle(struct lsvd *l)
 		return;
 	g->forced = false;
 	drains_reached(&g->waiters, UINT64_MAX);
+	ckpt_kick(l);
 }
 
 /* What is not covered by a checkpoint yet cannot be moved; whoever asks now wants it to be. */
@@ -391,8 +402,11 @@ void gc_kick(struct lsvd *l)
 {
 	struct gc *g = &l->gc;
 
-	if (!l->acquired || l->stopping || l->failed || g->paused)
+	if (!l->acquired || l->stopping || l->failed || gc_resting(l))
 		return;
+	/* Whoever waited has given up. */
+	if (list_empty(&g->waiters.waiting))
+		g->forced = false;
 	if (g->phase == GC_READ)
 		gc_defer(l);
 	if (g->phase != GC_IDLE || g->timer_set)

@@ -80,6 +80,7 @@ void gc_kick(struct lsvd *l);
 void gc_pause(struct lsvd *l);
 void gc_resume(struct lsvd *l);
 bool gc_busy(const struct lsvd *l);
+bool gc_resting(const struct lsvd *l); /* paused, and nobody asks for it */
 void gc_installed(struct lsvd *l); /* its batch is through, or as far as it can be */
 void gc_free(struct lsvd *l);
 /* From read.c: a piece of what a read takes; and the read's end. */

@@ -527,8 +527,10 @@ static void rd_finish(struct rd *rd)
 	}
 	list_add_tail(&rd->link, &l->rd_free);
 	rd_start_queued(l);
-	doom_kick(l);
-	gc_kick(l);
+	if (l->dooms.n && !l->dooms.proof)
+		doom_kick(l);
+	if (l->gc.phase == GC_READ)
+		gc_kick(l); /* it may have waited for one of ours */
 	lsvd_exit(l);
 }
 

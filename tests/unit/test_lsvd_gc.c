@@ -371,3 +371,26 @@ TEST(missing_gc_object_is_skipped)
 	verify(rig);
 	rig_free(rig);
 }
+
+static void note_done(struct drain *drain, int error)
+{
+	CHECK_OK(error);
+	drain->lsn = 0;
+}
+
+/* Somebody collects, somebody else asks for a checkpoint and closes: all of it comes to an end. */
+TEST(collecting_and_closing_at_once)
+{
+	struct lsvd_rig *rig = rig_with_garbage();
+	struct drain gc = {.done = note_done};
+
+	host_enter(&rig->hs.host);
+	lsvd_gc(rig->lsvd, &gc);
+	host_leave(&rig->hs.host);
+	rig_release(rig);
+	CHECK_EQ(gc.lsn, 0);
+	CHECK_OK(rig_open(rig));
+	verify(rig);
+	sound(rig);
+	rig_free(rig);
+}
