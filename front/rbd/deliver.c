@@ -526,8 +526,10 @@ int deliver_start(struct deliver *d)
 	d->polled_end = &d->polled;
 	pthread_mutex_init(&d->lock, NULL);
 	pthread_cond_init(&d->published, NULL);
-	/* Signals are the program's: none of its handlers runs on our thread. */
+	/* Signals are the program's: none of its handlers runs on our thread; but the fault of a
+	 * mapped page, which a callback's request may touch, kills if it is blocked. */
 	sigfillset(&all);
+	sigdelset(&all, SIGBUS);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	rc = pthread_create(&d->thread, NULL, deliver_thread, d);
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
