@@ -202,6 +202,34 @@ static int apply_template(struct creation *c, const char *name, const char *cons
 	return template ? config_read_template(template, name, &c->cfg, err) : 0;
 }
 
+/* A definition is read in any directory, and has to name the same things in each. */
+static int make_absolute(char text[SETTING_TEXT_LEN], struct err *err)
+{
+	const size_t skip = strncmp(text, "dir:", 4) && strncmp(text, "btt:", 4) ? 0 : 4;
+	char dir[PATH_MAX], path[SETTING_TEXT_LEN];
+	int len;
+
+	if (media_is_none(text) || text[skip] == '/' ||
+	    (!skip && strcspn(text, ":") < strcspn(text, "/")))
+		return 0;
+	if (!getcwd(dir, sizeof(dir)))
+		return err_sys(err, -errno, "%s: the current directory", text);
+	len = snprintf(path, sizeof(path), "%.*s%s/%s", (int)skip, text, dir, text + skip);
+	if (len < 0 || (size_t)len >= sizeof(path))
+		return err_set(err, -ENAMETOOLONG, "%s/%s: too long", dir, text + skip);
+	memcpy(text, path, (size_t)len + 1);
+	return 0;
+}
+
+static int make_all_absolute(struct volume_config *cfg, struct err *err)
+{
+	int rc = make_absolute(cfg->store, err);
+
+	if (!rc)
+		rc = make_absolute(cfg->backing, err);
+	return rc ? rc : make_absolute(cfg->cache, err);
+}
+
 static int create(struct creation *c, const char *name, const char *const *settings,
 		  struct err *err)
 {
@@ -212,6 +240,8 @@ static int create(struct creation *c, const char *name, const char *const *setti
 	rc = apply_template(c, name, settings, err);
 	if (!rc)
 		rc = settings_apply(&c->cfg, settings, err);
+	if (!rc)
+		rc = make_all_absolute(&c->cfg, err);
 	if (!rc)
 		rc = validate(name, &c->cfg, err);
 	if (rc)

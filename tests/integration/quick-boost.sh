@@ -215,6 +215,13 @@ fails "deleting it without its cache" 1 "nobody knows" "$V" delete b --yes
 case_ok "... by force" "$V" delete b --yes --force
 like "... and that is said" "$OUT" "nobody knows what is lost"
 
+# ---- names
+truncate -s 1M "$T/rel"
+case_ok "create by relative names" env -C "$T" "$V" create r "${boost[@]}" --backing rel --cache rc
+case_ok "they are found from elsewhere" env -C / "$V" info r
+is "... where they were" "$(sed -n 's/^backing = //p' "$T/conf/r.conf")" "$T/rel"
+case_ok "delete" "$V" delete r --yes
+
 # ---- block devices
 if [ "$(id -u)" = 0 ] && truncate -s 16M "$T/disk" &&
 	loop=$(losetup -b 4096 -f --show "$T/disk" 2>/dev/null); then
