@@ -8,9 +8,10 @@
  *
  * Locks of the medium. Two on the opened file: the open file description lock that dev/file takes,
  * and flock(), which is what libpmem's pools and tools take. Several nodes may lead to one block
- * device, so that is claimed in the kernel as well, by O_EXCL. All end with the process; but a child
- * that was forked meanwhile has the same opened file, and would keep the locks beyond a close, so
- * the owner gives the two back by name. (The claim of a device stays until the child has gone.)
+ * device, so that is claimed in the kernel as well, by O_EXCL. All end with the process; but a
+ * child that was forked meanwhile has the same opened file, and would keep the locks beyond a
+ * close, so the owner gives the two back by name. (The claim of a device stays until the child has
+ * gone.)
  *
  * Allocation. A hole of a file is given its blocks at the first store, and if the file system is
  * full by then, that store is a SIGBUS. So holes are filled when a file is opened for writing.
