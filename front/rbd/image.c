@@ -325,29 +325,6 @@ int rbd_open_read_only(rados_ioctx_t io, const char *name, rbd_image_t *ret, con
 	return image_open(io, name, ret, snap, VARVE_OPEN_READ_ONLY);
 }
 
-int rbd_close(rbd_image_t handle)
-{
-	struct image *image = image_from(handle);
-	int rc;
-
-	if (!image)
-		return -EINVAL;
-	if (image_is_foreign(image))
-		return -EOWNERDEAD;
-	if (deliver_in_callback(&image->deliver)) {
-		report("%s: an image cannot be closed inside a callback of its own",
-		       image->info.name);
-		return -EDEADLK;
-	}
-	deliver_hurry(&image->deliver);
-	image_quiesce(image);
-	deliver_stop(&image->deliver);
-	/* Everything acknowledged is durable, in the cache or in the store, when this returns 0. */
-	rc = volume_close(image);
-	image_free(image);
-	return rc;
-}
-
 int rbd_invalidate_cache(rbd_image_t handle)
 {
 	struct image *image = image_from(handle);
@@ -371,7 +348,20 @@ int rbd_invalidate_cache(rbd_image_t handle)
 	return rc;
 }
 
-/* ---- opening and closing in the background --------------------------------------------------- */
+/* ---- closing, and opening and closing in the background -------------------------------------- */
+
+static int image_close(struct image *image)
+{
+	int rc;
+
+	deliver_hurry(&image->deliver);
+	image_quiesce(image);
+	deliver_stop(&image->deliver);
+	/* Everything acknowledged is durable, in the cache or in the store, when this returns 0. */
+	rc = volume_close(image);
+	image_free(image);
+	return rc;
+}
 
 struct background {
 	struct completion *c;
@@ -389,7 +379,7 @@ static void *background_run(void *arg)
 		if (b.c->result == 0)
 			*b.ret = b.image;
 	} else {
-		b.c->result = rbd_close(b.image);
+		b.c->result = image_close(b.image);
 	}
 	completion_end(b.c);
 	completion_put(b.c);
@@ -455,11 +445,43 @@ int rbd_aio_open_read_only(rados_ioctx_t io, const char *name, rbd_image_t *ret,
 	return image_aio_open(io, name, ret, snap, c, VARVE_OPEN_READ_ONLY);
 }
 
+/*
+ * A callback cannot wait for its own thread, nor for itself: the image is closed when it has
+ * returned, by a thread of its own, and an error is told on stderr alone (volume_close()).
+ */
+static int close_behind_callback(struct image *image)
+{
+	struct background b = {.image = image};
+	rbd_completion_t c;
+	int rc = rbd_aio_create_completion(NULL, NULL, &c);
+
+	if (rc)
+		return rc;
+	b.c = completion_from(c);
+	rc = background_start(&b);
+	rbd_aio_release(c);
+	return rc;
+}
+
+int rbd_close(rbd_image_t handle)
+{
+	struct image *image = image_from(handle);
+
+	if (!image)
+		return -EINVAL;
+	if (image_is_foreign(image))
+		return -EOWNERDEAD;
+	return deliver_in_callback(&image->deliver) ? close_behind_callback(image)
+						    : image_close(image);
+}
+
 int rbd_aio_close(rbd_image_t handle, rbd_completion_t c)
 {
 	struct background b = {.c = completion_from(c), .image = image_from(handle)};
 
 	if (!b.c || !b.image)
 		return -EINVAL;
+	if (image_is_foreign(b.image))
+		return -EOWNERDEAD;
 	return background_start(&b);
 }

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/* Closing an image whose events were polled for, at whatever its thread is just doing. */
+/*
+ * Closing: at whatever the image's thread is just doing for a user that polls, and inside a callback.
+ */
+#include <errno.h>
 #include <poll.h>
 #include <sched.h>
 #include <stdlib.h>
@@ -67,6 +70,54 @@ TEST(closing_right_after_polling_ends)
 	CHECK_OK(rados_ioctx_create(cluster, "rbd", &io));
 	for (unsigned int i = 0; i < ROUNDS; i++)
 		write_and_close(io, i * 10);
+	rados_ioctx_destroy(io);
+	rados_shutdown(cluster);
+}
+
+static void close_inside(rbd_completion_t c, void *arg)
+{
+	CHECK_OK(rbd_aio_get_return_value(c));
+	rbd_aio_release(c);
+	CHECK_OK(rbd_close(arg));
+}
+
+/* The writer's right is free when the image is closed: until then it is -EBUSY, or so. */
+static void write_when_free(rados_ioctx_t io)
+{
+	static const char buf[512] = "next";
+	rbd_image_t image;
+	ssize_t rc;
+
+	do {
+		CHECK_OK(rbd_open(io, "mem:8M:a,mem:a", &image, NULL));
+		rc = rbd_write(image, 0, sizeof(buf), buf);
+		CHECK(rc == sizeof(buf) || rc == -EBUSY || rc == -EROFS);
+		CHECK_OK(rbd_close(image));
+	} while (rc < 0);
+}
+
+TEST(a_callback_may_close)
+{
+	static const char buf[4096] = "last";
+	rados_t cluster;
+	rados_ioctx_t io;
+
+	setenv("VARVE_RUN_DIR", test_tmpdir(), 1);
+	setenv("VARVE_RBD_QUIET", "1", 1);
+	CHECK_OK(rados_create(&cluster, NULL));
+	CHECK_OK(rados_ioctx_create(cluster, "rbd", &io));
+	for (unsigned int i = 0; i < ROUNDS; i++) {
+		rbd_completion_t last, c;
+		rbd_image_t image;
+
+		CHECK_OK(rbd_open(io, "mem:8M:a,mem:a", &image, NULL));
+		CHECK_OK(rbd_aio_create_completion(image, close_inside, &last));
+		CHECK_OK(rbd_aio_create_completion(NULL, NULL, &c));
+		CHECK_OK(rbd_aio_write(image, 0, sizeof(buf), buf, c));
+		rbd_aio_release(c);
+		CHECK_OK(rbd_aio_flush(image, last));
+		write_when_free(io);
+	}
 	rados_ioctx_destroy(io);
 	rados_shutdown(cluster);
 }
