@@ -366,7 +366,8 @@ static void resume(const char *name)
 {
 	char *answer = NULL;
 
-	if (varve_control_call(name, "{\"command\": \"message\", \"text\": \"resume\"}", &answer) == 0)
+	if (!varve_control_call(name, "{\"command\": \"message\", \"text\": \"resume\"}",
+				&answer))
 		free(answer);
 }
 

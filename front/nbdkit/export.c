@@ -103,8 +103,8 @@ static bool export_is_unique(const struct export *export)
 static void report_cut(const struct varve_info *info)
 {
 	if (info->cut_unknown)
-		nbdkit_error("%s: opened without its cache, which cannot be read: nobody knows what "
-			     "is lost",
+		nbdkit_error("%s: opened without its cache, which cannot be read: nobody knows "
+			     "what is lost",
 			     info->name);
 	else if (strcmp(info->type, "boost") == 0)
 		nbdkit_error("%s: opened without its cache: %llu bytes that only it held are lost, "

@@ -123,7 +123,7 @@ struct varve_info {
 	/* Set by VARVE_OPEN_DISCARD_CACHE: where the image was cut. */
 	bool cut;
 	uint64_t cut_lsn, cut_wall_ns, cut_lost_bytes;
-	bool cut_unknown;         /* boost: the cache could not be read: nobody knows what is lost */
+	bool cut_unknown;         /* boost: the cache cannot be read: nobody knows what is lost */
 };
 
 void varve_get_info(struct varve_volume *volume, struct varve_info *ret);

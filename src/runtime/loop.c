@@ -264,8 +264,8 @@ static int start_thread(struct loop *loop)
 	sigset_t all, old;
 	int r;
 
-	/* Signals are for the program's own threads; but a fault of mapped memory, if blocked, kills
-	 * the process instead of coming to its handler (pmem/guard.c). */
+	/* Signals are for the program's own threads; but a fault of mapped memory, if blocked,
+	 * kills the process instead of coming to its handler (pmem/guard.c). */
 	sigfillset(&all);
 	sigdelset(&all, SIGBUS);
 	pthread_sigmask(SIG_SETMASK, &all, &old);

@@ -126,8 +126,8 @@ static int start_thread_locked(struct workers *workers)
 	sigset_t all, old;
 	int r;
 
-	/* Signals are for the program's own threads; but a fault of mapped memory, if blocked, kills
-	 * the process instead of coming to its handler (pmem/guard.c). */
+	/* Signals are for the program's own threads; but a fault of mapped memory, if blocked,
+	 * kills the process instead of coming to its handler (pmem/guard.c). */
 	sigfillset(&all);
 	sigdelset(&all, SIGBUS);
 	pthread_sigmask(SIG_SETMASK, &all, &old);

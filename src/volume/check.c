@@ -10,7 +10,8 @@
  *	   can be read proves that map, objects and log together answer
  *
  * A range that cannot be read is halved until the problem has an address. Nothing is written and
- * no right is taken, but by a home that is told to repair, before the rest; a volume that somebody is writing to may show problems that are none.
+ * no right is taken, but by a home that is told to repair, before the rest; a volume that somebody
+ * is writing to may show problems that are none.
  *
  * Progress is in thousandths of two halves: step 1 by bytes of objects, step 3 by offset.
  */

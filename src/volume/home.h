@@ -136,8 +136,8 @@ struct home_ops {
 	int (*drain_cancel)(struct home *home, struct drain *drain);
 	void (*checkpoint)(struct home *home, struct drain *drain); /* NULL: there are none */
 	/*
-	 * Changes the size; paused, and of a shrinking nothing is left beyond. NULL: the size is the
-	 * medium's, see resize_media.
+	 * Changes the size; paused, and of a shrinking nothing is left beyond. NULL: the size is
+	 * the medium's, see resize_media.
 	 */
 	void (*resize)(struct home *home, uint64_t bytes, struct drain *drain);
 	void (*stop)(struct home *home);

@@ -22,8 +22,8 @@ static int change(struct varve_volume *vol, const char *text)
 
 	if (!setting || !value)
 		return errmsg_set(-EINVAL, "%s: expected flush, drain, drop_caches, checkpoint, "
-					   "suspend, resume, resize, clear_stat, or a setting that can "
-					   "change while running, and its value",
+					   "suspend, resume, resize, clear_stat, or a setting "
+					   "that can change while running, and its value",
 				  text);
 	if (!settings_has(&vol->cfg, setting))
 		return errmsg_set(-EINVAL, "%s is no setting of %s volumes, which volume %s is",
@@ -83,7 +83,8 @@ static bool is_resize(const char *text)
 static int suspended(struct varve_volume *vol)
 {
 	return volume_is_suspended(vol)
-		       ? errmsg_set(-EBUSY, "volume %s is suspended: resume it first", vol->cfg.name)
+		       ? errmsg_set(-EBUSY, "volume %s is suspended: resume it first",
+				    vol->cfg.name)
 		       : 0;
 }
 

@@ -80,8 +80,8 @@ static bool sb_geometry_ok(const struct wlog_sb *sb, uint64_t device_bytes)
 }
 
 /*
- * Counters that only grow and start low: what is near their end is no log's. Map values have 43 bits
- * for the number of a segment.
+ * Counters that only grow and start low: what is near their end is no log's. Map values have 43
+ * bits for the number of a segment.
  */
 #define SEG_LIMIT (UINT64_C(1) << 42)
 #define COUNT_LIMIT (UINT64_C(1) << 62)

@@ -263,8 +263,8 @@ TEST(cache_in_use_with_another_backing)
 }
 
 /*
- * L1. A cache that is given up although it holds data: what only it held is lost, the rest is there,
- * and no LSN of it is used again.
+ * L1. A cache that is given up although it holds data: what only it held is lost, the rest is
+ * there, and no LSN of it is used again.
  */
 TEST(lsn_after_a_discarded_cache)
 {

@@ -114,7 +114,8 @@ static void funcs(const char *path)
 	pool = pool_create(path, BSIZE, POOL_BYTES, 0600);
 	expect(pool != NULL, "create");
 	pool_close(pool);
-	expect(mallocs > 0 && mallocs == frees && !strangers, "the functions are not used in pairs");
+	expect(mallocs > 0 && mallocs == frees && !strangers,
+	       "the functions are not used in pairs");
 	pool_set_funcs(no_malloc, count_free, NULL, NULL);
 	errno = 0;
 	expect(!pool_open(path, BSIZE) && errno == ENOMEM, "without memory");
@@ -216,7 +217,8 @@ static void damage(const char *path)
 	expect(file && !fseek(file, -BSIZE, SEEK_END) && fputc('!', file) == '!' && !fclose(file),
 	       "damage");
 	expect(!pool_check(path, BSIZE), "a damaged pool is sound");
-	expect(strstr(pool_errormsg(), "superblock") != NULL, "the text does not say what is damaged");
+	expect(strstr(pool_errormsg(), "superblock") != NULL,
+	       "the text does not say what is damaged");
 }
 
 int main(int argc, char **argv)

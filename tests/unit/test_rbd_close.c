@@ -1,7 +1,5 @@
 /* SPDX-License-Identifier: BSD-3-Clause */
-/*
- * Closing: at whatever the image's thread is just doing for a user that polls, and inside a callback.
- */
+/* Closing: whatever the image's thread does for a user that polls, and inside a callback. */
 #include <errno.h>
 #include <poll.h>
 #include <sched.h>
