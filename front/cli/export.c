@@ -15,7 +15,6 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
-#include <sys/stat.h>
 
 /* ---- the copy -------------------------------------------------------------------------------- */
 
@@ -79,35 +78,6 @@ static int copy(struct transfer *t)
 
 /* ---- what has to be so before ---------------------------------------------------------------- */
 
-/* The volume's own media are no place for its image, --force or not. */
-static int apart(const struct transfer *t)
-{
-	static const char *const media[] = {"cache", "backing"};
-	json_t *definition, *settings;
-	char *text = NULL;
-	int rc = CLI_OK;
-
-	if (t->image.stream || varve_definition(t->name, &text) < 0)
-		return CLI_OK;
-	definition = cli_json(text);
-	settings = json_object_get(definition, "settings");
-	for (unsigned int i = 0; i < sizeof(media) / sizeof(media[0]); i++) {
-		const char *path = json_string_value(json_object_get(settings, media[i]));
-		struct stat a, b;
-
-		if (!path || stat(path, &a) < 0 || stat(t->image.path, &b) < 0)
-			continue;
-		if ((a.st_dev != b.st_dev || a.st_ino != b.st_ino) &&
-		    !(S_ISBLK(a.st_mode) && S_ISBLK(b.st_mode) && a.st_rdev == b.st_rdev))
-			continue;
-		cli_error("%s is what volume %s itself lies on (%s): export to another place",
-			  t->image.path, t->name, media[i]);
-		rc = CLI_FAILED;
-	}
-	json_decref(definition);
-	return rc;
-}
-
 static int open_image(struct transfer *t, const char *path)
 {
 	if (t->verify_only)
@@ -134,8 +104,8 @@ static int export_image(struct transfer *t, const struct cli_args *args)
 	t->image.stream = strcmp(path, "-") == 0;
 	if (!rc)
 		rc = transfer_open_volume(t, args, VARVE_OPEN_READ_ONLY);
-	if (!rc && !t->verify_only)
-		rc = apart(t);
+	if (!rc)
+		rc = transfer_apart(t, path);
 	if (!t->state.path && !t->image.stream && !t->verify_only)
 		t->state.path = cli_format("%s.export-state", path);
 	t->total_bytes = t->info.size_bytes;

@@ -367,6 +367,8 @@ static int import_image(struct transfer *t, const struct cli_args *args)
 				  "PMDK's libpmemblk does",
 				  t->image.path);
 	}
+	if (!rc && !t->image.stream)
+		rc = transfer_apart(t, t->image.path);
 	if (!rc) {
 		choose_state(t);
 		rc = fits(t);
@@ -380,11 +382,15 @@ static int import_image(struct transfer *t, const struct cli_args *args)
 	if (rc || t->verify_only)
 		return rc;
 	rc = look(t);
-	if (!rc && copy(t) < 0)
-		rc = transfer_cut(t);
-	if (!rc)
+	if (rc)
+		return rc;
+	rc = copy(t);
+	/* With an image that has changed nothing can go on. */
+	if (!rc || rc == -ESTALE)
 		state_remove(t);
-	return rc;
+	if (rc && rc != -ESTALE)
+		return transfer_cut(t);
+	return rc ? CLI_FAILED : CLI_OK;
 }
 
 static int import(const struct cli_args *args)

@@ -349,6 +349,45 @@ int transfer_open_volume(struct transfer *t, const struct cli_args *args, unsign
 	return CLI_OK;
 }
 
+static bool same_medium(const char *a, const char *b)
+{
+	struct stat x, y;
+
+	if (!a || stat(a, &x) < 0 || stat(b, &y) < 0)
+		return false;
+	return (x.st_dev == y.st_dev && x.st_ino == y.st_ino) ||
+	       (S_ISBLK(x.st_mode) && S_ISBLK(y.st_mode) && x.st_rdev == y.st_rdev);
+}
+
+/* Of a spec, "CACHE,STORE", what is before the comma. */
+static bool is_cache_of_spec(const char *spec, const char *path)
+{
+	char *cache = cli_format("%.*s", (int)strcspn(spec, ","), spec);
+	const bool same = strchr(spec, ',') && same_medium(cache, path);
+
+	free(cache);
+	return same;
+}
+
+int transfer_apart(const struct transfer *t, const char *path)
+{
+	json_t *definition = NULL, *settings;
+	char *text = NULL;
+	bool same = is_cache_of_spec(t->name, path);
+
+	if (!same && varve_definition(t->name, &text) == 0) {
+		definition = cli_json(text);
+		settings = json_object_get(definition, "settings");
+		same = same_medium(json_string_value(json_object_get(settings, "cache")), path) ||
+		       same_medium(json_string_value(json_object_get(settings, "backing")), path);
+	}
+	json_decref(definition);
+	if (!same)
+		return CLI_OK;
+	cli_error("%s is what volume %s itself lies on: it cannot be its image", path, t->name);
+	return CLI_FAILED;
+}
+
 int transfer_begin(struct transfer *t)
 {
 	static const int signals[] = {SIGINT, SIGTERM, SIGHUP};

@@ -129,6 +129,8 @@ struct transfer {
 /* 0, or CLI_USAGE or CLI_FAILED after a message. Whatever they made is undone by transfer_end(). */
 int transfer_options(struct transfer *t, const struct cli_args *args);
 int transfer_open_volume(struct transfer *t, const struct cli_args *args, unsigned int flags);
+/* The volume's own media are no image of it, --force or not. */
+int transfer_apart(const struct transfer *t, const char *path);
 int transfer_begin(struct transfer *t);
 /* Closes everything. rc as given, or CLI_FAILED when closing the volume failed. */
 int transfer_end(struct transfer *t, int rc);

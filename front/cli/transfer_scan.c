@@ -5,6 +5,7 @@
 #include "transfer.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <string.h>
 
@@ -197,6 +198,8 @@ static int compare_piece(struct transfer *t, struct slot *slot)
 int transfer_compare(struct transfer *t)
 {
 	t->image.segment_end = 0;
+	/* Not what memory has of it, where it can be helped. */
+	posix_fadvise(t->image.fd, 0, 0, POSIX_FADV_DONTNEED);
 	return transfer_scan(t, 0, t->total_bytes, compare_piece);
 }
 

@@ -80,6 +80,7 @@ case_ok "... it is the volume" same "$image" "$T/old"
 [ "$(allocated "$T/old")" -le 2600 ] && pass "... and its holes" ||
 	fail "... and its holes" "$(allocated "$T/old") KiB"
 fails "a volume onto its own backing file" 1 "lies on" "$V" export boost "$T/boost.back" --force
+fails "... or out of it" 1 "lies on" "$V" import "$T/boost.back" boost --force
 fails "a directory is no image" 1 "irectory" "$V" export lsvd "$T/conf" --force
 mkfifo "$T/fifo"
 fails "nor is a FIFO" 1 "neither a file" "$V" import "$T/fifo" lsvd
