@@ -9,6 +9,7 @@
  *	pm_write(pm, pm->base + at, data, n)         or the primitives of pmem.h one by one
  *	pm_read(pm, data, pm->base + at, n)
  *	pm_close(pm)
+ *	pm_emu_free(dev, off, len, err)              when it is needed no more
  *
  * A fence writes at least a unit (4 KiB, or the device's block if that is larger) for whatever lies
  * in it, one with FUA, several with one flush behind them. It waits for the device on the calling
@@ -40,6 +41,12 @@ int pm_emu_format(struct dev *dev, uint64_t off_bytes, uint64_t len_bytes, const
  */
 int pm_emu_open(struct dev *dev, uint64_t off_bytes, uint64_t len_bytes, struct pmem **ret,
 		struct uuid *ret_uuid, struct err *err);
+
+/*
+ * Gives the range back: it is no memory any more, durably, when this returns 0. Nobody may have it
+ * open. As pm_emu_open(), it refuses what is no memory of just this range; damage is no hindrance.
+ */
+int pm_emu_free(struct dev *dev, uint64_t off_bytes, uint64_t len_bytes, struct err *err);
 
 struct pm_emu_info {
 	uint32_t unit_bytes;

@@ -223,6 +223,27 @@ static int read_super(struct dev *dev, struct emu_geometry *geo, unsigned *ret_b
 		       geo->off_bytes);
 }
 
+int pm_emu_free(struct dev *dev, uint64_t off_bytes, uint64_t len_bytes, struct err *err)
+{
+	struct emu_geometry geo;
+	unsigned bad = 0;
+	int r = geometry(dev, off_bytes, len_bytes, &geo, err);
+
+	if (!r)
+		r = read_super(dev, &geo, &bad, err);
+	/* Damaged, but ours: a magic number was there. */
+	if (r == -EBADMSG) {
+		err_clear(err);
+		r = 0;
+	}
+	if (r)
+		return r;
+	r = write_supers(dev, &geo, EMU_SUPERS_ALL, true);
+	if (!r && VARVE_STEP("pmem.emu_free_flush"))
+		r = dev_flush(dev);
+	return r ? err_sys(err, r, "emulated memory: giving back its range") : 0;
+}
+
 static bool stamp_is_good(const struct emu_geometry *geo, const struct emu_stamp *stamp,
 			  uint64_t unit)
 {

@@ -309,3 +309,24 @@ TEST(formatting_is_cut)
 		finish();
 	}
 }
+
+/* Once it is freed no cut brings it back. */
+TEST(what_was_freed_stays_free)
+{
+	for (uint64_t seed = 1; seed <= 8; seed++) {
+		const struct uuid uuid = uuid_from_bits(seed, 9);
+		struct err err = ERR_INIT;
+
+		crash_begin("what_was_freed_stays_free", seed);
+		start(seed);
+		pm_close(pm);
+		CHECK_OK(pm_emu_free(dev, OFF, LEN, &err));
+		dev_close(dev);
+		CHECK_OK(sim_disk_crash(disk, SIM_KEEP_NONE));
+		CHECK_OK(sim_dev_open(disk, &dev));
+		CHECK_EQ(pm_emu_open(dev, OFF, LEN, &pm, NULL, &err), -ENODEV);
+		CHECK_OK(pm_emu_format(dev, OFF, LEN, &uuid, NULL));
+		CHECK_OK(pm_emu_open(dev, OFF, LEN, &pm, NULL, NULL));
+		finish();
+	}
+}

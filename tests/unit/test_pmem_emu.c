@@ -370,3 +370,21 @@ TEST(threads_share_fences)
 	pm_close(pm);
 	dev_close(dev);
 }
+
+TEST(a_range_that_was_freed_is_no_memory_and_can_be_one_again)
+{
+	open_dev(512);
+	err_clear(&err);
+	CHECK_EQ(pm_emu_free(dev, OFF, LEN, &err), -ENODEV);
+	format();
+	err_clear(&err);
+	CHECK_EQ(pm_emu_free(dev, OFF, LEN - 8192, &err), -EXDEV);
+	open_emu();
+	pm_close(pm);
+	err_clear(&err);
+	CHECK_OK(pm_emu_free(dev, OFF, LEN, &err));
+	CHECK_EQ(try_open(), -ENODEV);
+	format();
+	CHECK_EQ(try_open(), 0);
+	dev_close(dev);
+}
