@@ -216,6 +216,8 @@ int varve_status(struct varve_volume *volume, char **ret_json);
  *	flush        everything acknowledged is durable
  *	drain, drop_caches  everything acknowledged has reached the home
  *	checkpoint   (lsvd) the map, too
+ *	gc           (lsvd) garbage is collected now, down to gc_stop, and deleted where it is old
+ *	             enough
  *	suspend      new requests wait until the volume is resumed, those in flight end, everything
  *	             acknowledged is flushed to the cache, nothing is written back: when it is
  *	             answered nothing is written to either device, and copies of both that are made

@@ -249,16 +249,7 @@ void boost_drain(struct boost *b, struct drain *drain)
 
 int boost_drain_cancel(struct boost *b, struct drain *drain)
 {
-	struct list_head *pos;
-
-	list_for_each(pos, &b->drains.waiting)
-	{
-		if (pos == &drain->link) {
-			list_del(pos);
-			return 0;
-		}
-	}
-	return -ENOENT;
+	return drains_cancel(&b->drains, drain);
 }
 
 /* ---- ticks */

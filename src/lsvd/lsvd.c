@@ -381,16 +381,9 @@ void lsvd_drain(struct lsvd *l, struct drain *d)
 
 int lsvd_drain_cancel(struct lsvd *l, struct drain *drain)
 {
-	struct drain *d, *tmp;
+	const int rc = drains_cancel(&l->drains, drain);
 
-	list_for_each_entry_safe(d, tmp, &l->drains.waiting, struct drain, link)
-	{
-		if (d == drain) {
-			list_del(&d->link);
-			return 0;
-		}
-	}
-	return -EALREADY;
+	return rc ? drains_cancel(&l->gc.waiters, drain) : 0;
 }
 
 void lsvd_checkpoint(struct lsvd *l, struct drain *d)

@@ -135,6 +135,7 @@ struct home_ops {
 	/* 0: it was still waiting, and its done() never comes. */
 	int (*drain_cancel)(struct home *home, struct drain *drain);
 	void (*checkpoint)(struct home *home, struct drain *drain); /* NULL: there are none */
+	void (*gc)(struct home *home, struct drain *drain); /* NULL: there is no garbage */
 	/*
 	 * Changes the size; paused, and of a shrinking nothing is left beyond. NULL: the size is
 	 * the medium's, see resize_media.

@@ -295,6 +295,11 @@ static int drain_cancel(struct home *home, struct drain *drain)
 	return lsvd_drain_cancel(engine(home), drain);
 }
 
+static void gc(struct home *home, struct drain *drain)
+{
+	lsvd_gc(engine(home), drain);
+}
+
 static void checkpoint(struct home *home, struct drain *drain)
 {
 	lsvd_checkpoint(engine(home), drain);
@@ -471,6 +476,7 @@ const struct home_ops home_lsvd = {
 	.resize = resize,
 	.resize_check = resize_check,
 	.checkpoint = checkpoint,
+	.gc = gc,
 	.stop = stop,
 	.idle = idle,
 	.extent = extent,

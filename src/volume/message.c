@@ -21,7 +21,7 @@ static int change(struct varve_volume *vol, const char *text)
 	int rc;
 
 	if (!setting || !value)
-		return errmsg_set(-EINVAL, "%s: expected flush, drain, drop_caches, checkpoint, "
+		return errmsg_set(-EINVAL, "%s: expected flush, drain, drop_caches, checkpoint, gc, "
 					   "suspend, resume, resize, clear_stat, or a setting "
 					   "that can change while running, and its value",
 				  text);
@@ -113,6 +113,16 @@ static int say_checkpoint(struct varve_volume *vol, const struct cancel *cancel)
 	return rc ? rc : volume_checkpoint(vol);
 }
 
+static int say_gc(struct varve_volume *vol, const struct cancel *cancel)
+{
+	const int rc = suspended(vol);
+
+	if (!vol->home->ops->gc)
+		return errmsg_set(-EOPNOTSUPP, "volume %s has no garbage: its type is %s",
+				  vol->cfg.name, vol->cfg.type);
+	return rc ? rc : volume_gc(vol, cancel);
+}
+
 static int say_suspend(struct varve_volume *vol, const struct cancel *cancel)
 {
 	const int rc = volume_suspend(vol, cancel);
@@ -157,6 +167,7 @@ static const struct word {
 	{"drain", false, say_drain},
 	{"drop_caches", false, say_drain},
 	{"checkpoint", false, say_checkpoint},
+	{"gc", false, say_gc},
 	{"suspend", false, say_suspend},
 	/* Not behind those that wait for it. */
 	{"resume", true, say_resume},

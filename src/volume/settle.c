@@ -111,6 +111,17 @@ int volume_checkpoint(struct varve_volume *vol)
 	return own_and_wait(vol, vol->home->ops->checkpoint, NULL);
 }
 
+/* What an earlier process has left as garbage is ours to collect, too. */
+int volume_gc(struct varve_volume *vol, const struct cancel *cancel)
+{
+	int rc;
+
+	if (!vol->home->ops->gc)
+		return -EOPNOTSUPP;
+	rc = vol->read_only ? -EROFS : volume_own(vol, errmsg_begin());
+	return rc ? rc : drain_and_wait(vol, vol->home->ops->gc, cancel);
+}
+
 static int release(struct varve_volume *vol, struct err *err)
 {
 	/* Not entered, and alone: as while the right is taken, no tick may come in between. */

@@ -237,6 +237,7 @@ void volume_cancel(struct varve_volume *vol, struct cancel *cancel);
 /* settle.c: drains, or writes a checkpoint; waits; not entered. */
 int volume_drain(struct varve_volume *vol, const struct cancel *cancel);
 int volume_checkpoint(struct varve_volume *vol);
+int volume_gc(struct varve_volume *vol, const struct cancel *cancel);
 
 /*
  * pause.c. -EBUSY: it is paused already; -ETIMEDOUT: requests do not end within home_timeout.

@@ -12,6 +12,8 @@
  */
 #include "wlog/drain.h"
 
+#include <errno.h>
+
 static void drains_work(struct work *work)
 {
 	struct drains *drains = container_of(work, struct drains, work);
@@ -60,6 +62,20 @@ static void drains_end(struct drains *drains, struct drain *drain, int error)
 {
 	list_del(&drain->link);
 	drains_finish(drains, drain, error);
+}
+
+int drains_cancel(struct drains *drains, const struct drain *drain)
+{
+	struct drain *d;
+
+	list_for_each_entry(d, &drains->waiting, struct drain, link)
+	{
+		if (d == drain) {
+			list_del(&d->link);
+			return 0;
+		}
+	}
+	return -ENOENT;
 }
 
 void drains_reached(struct drains *drains, uint64_t lsn)

@@ -36,6 +36,8 @@ void drains_init(struct drains *drains, struct host *host,
 void drains_add(struct drains *drains, struct drain *drain);
 /* Ends one that is not waiting in a list, by deferred work. */
 void drains_finish(struct drains *drains, struct drain *drain, int error);
+/* Somebody no longer waits: 0, and done() never comes; -ENOENT it does not wait here any more. */
+int drains_cancel(struct drains *drains, const struct drain *drain);
 /* Ends all that wait for at most lsn. */
 void drains_reached(struct drains *drains, uint64_t lsn);
 /* Ends all that wait for more than lsn with error; UINT64_MAX ends nobody, 0 everybody. */

@@ -43,6 +43,7 @@ for round in 1 2 3; do
 done
 echo "# $("$V" status v --json | jq -c '.home | {gc_rounds, gc_moved_bytes, gc_deleted, gc_waiting, checkpoints, checkpoint_bytes}')"
 case_ok "objects have been deleted" test "$("$V" status v --json | jq '.home.gc_deleted')" -gt 0
+case_ok "asking for it" timeout 60 "$V" message v gc
 case_ok "close" "$V" serve --stop v
 case_ok "check" "$V" check v
 must "serve again" "$V" serve v --timeout 20
