@@ -21,9 +21,10 @@ static int change(struct varve_volume *vol, const char *text)
 	int rc;
 
 	if (!setting || !value)
-		return errmsg_set(-EINVAL, "%s: expected flush, drain, drop_caches, checkpoint, gc, "
-					   "suspend, resume, resize, clear_stat, or a setting "
-					   "that can change while running, and its value",
+		return errmsg_set(-EINVAL,
+				  "%s: expected flush, drain, drop_caches, checkpoint, gc, "
+				  "suspend, resume, resize, clear_stat, or a setting "
+				  "that can change while running, and its value",
 				  text);
 	if (!settings_has(&vol->cfg, setting))
 		return errmsg_set(-EINVAL, "%s is no setting of %s volumes, which volume %s is",
@@ -64,12 +65,14 @@ static int resize(struct varve_volume *vol, const char *text)
 			memcpy(size, at, len);
 			size[len] = '\0';
 		} else {
-			return errmsg_set(-EINVAL, "%s: expected resize [SIZE] [shrink]", text);
+			return errmsg_set(-EINVAL,
+				  "%s: expected resize [SIZE] [shrink]", text);
 		}
 		at += len;
 	}
 	if (size[0] && (size_parse(size, &bytes) || !bytes))
-		return errmsg_set(-EINVAL, "%s: expected a size such as 512M or 20G", size);
+		return errmsg_set(-EINVAL,
+				  "%s: expected a size such as 512M or 20G", size);
 	return varve_resize(vol, bytes, flags);
 }
 
